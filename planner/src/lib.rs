@@ -1,1 +1,21 @@
-//! Placeholder header, replaced when the crate gets its first module.
+//! What shall be done with a pool of machines and the queue of runs that want them: a pure function.
+//!
+//! In: a [`Snapshot`] of one Cluster and the time. Out: a [`Plan`]: actions to carry out, a report that gives every wait
+//! its reason, and the time to ask again. No Kubernetes client, no async, no clock, no randomness, no hash order: the same
+//! input gives the same plan, in the operator, in `kubectl trainyard plan`, in a simulation.
+
+pub mod action;
+pub mod capacity;
+pub mod identity;
+pub mod report;
+pub mod snapshot;
+
+pub use action::{Action, DropBasis, Plan};
+pub use capacity::Capacity;
+pub use identity::{NodeName, RunId, Zone};
+pub use report::{NodeCounts, NodeReason, NodeReport, PoolHealth, PoolReport, Report, RunReport, WaitReason};
+pub use snapshot::{
+    ActiveRun, Backoff, Claim, DirectiveKind, DirectiveReason, Failure, FailureCause, GivenDirective,
+    GrowthBlock, Hold, HoldReason, Lifetime, Machine, Node, Placement, Policy, Priority, Progress, QueuedRun,
+    RequestedShare, RetireReason, Retired, Snapshot,
+};

@@ -1,0 +1,397 @@
+//! What was observed of one Cluster: the whole input of [`plan`](crate::plan()) besides the time.
+//!
+//! Filled by the cluster controller from its caches, or by `kubectl trainyard plan` from files. It may be stale: the plan
+//! must be safe when it is, because every action carries what it relied on and is checked when it is carried out.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::capacity::Capacity;
+use crate::identity::{NodeName, RunId, Zone};
+
+/// One Cluster, its nodes and its runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Snapshot {
+    /// `<namespace>/<name>`, for messages and as the seed of jitter.
+    pub cluster: String,
+    /// What the user asked of the pool.
+    pub policy: Policy,
+    /// Whether the Cluster is to stay.
+    pub lifetime: Lifetime,
+    /// Every ClusterNode of this Cluster (by UID), whatever its state.
+    pub nodes: Vec<Node>,
+    /// Accepted runs without a live attempt that want to run: not suspended, not cancelled, not being deleted.
+    pub queued: Vec<QueuedRun>,
+    /// Runs with an allocation whose attempt's pods are not known to be gone.
+    pub active: Vec<ActiveRun>,
+    /// Failure memory, from `Cluster.status.backoff`.
+    pub backoff: Vec<Backoff>,
+    /// The highest ordinal ever given to a node of this Cluster, from `Cluster.status.lastNodeOrdinal`.
+    pub last_ordinal: i64,
+    /// The zone all nodes are in, from `Cluster.status.zone`; only with [`Placement::SameZone`].
+    pub zone: Option<Zone>,
+}
+
+/// The Cluster's specification, resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Policy {
+    /// `scale.minNodes`.
+    pub min_nodes: i64,
+    /// `scale.maxNodes`.
+    pub max_nodes: i64,
+    /// `scale.idleSecondsBeforeScaleDown`.
+    pub idle_timeout: SignedDuration,
+    /// What one new node of this size will have for runs, as far as is known before it exists.
+    pub node_capacity: Capacity,
+    /// Where nodes may be placed.
+    #[serde(default)]
+    pub placement: Placement,
+    /// Why no new node can be asked for at all (class missing, size unknown, ...). Existing nodes go on working.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub growth_blocked: Option<GrowthBlock>,
+}
+
+/// Something that must be mended by a person before nodes can be asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GrowthBlock {
+    /// Stable code, such as `ProvisioningClassNotFound`.
+    pub code: String,
+    /// A sentence that says what to do.
+    pub message: String,
+}
+
+/// How nodes of one Cluster are spread over zones.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Placement {
+    /// The engine chooses.
+    #[default]
+    Any,
+    /// All nodes in one zone: while the Cluster has no node, the first of these that is not backed off.
+    SameZone(Vec<Zone>),
+}
+
+/// Whether the Cluster is to stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Lifetime {
+    /// It is wanted.
+    #[default]
+    Wanted,
+    /// It is being deleted and holds our finalizer: planned as max 0, live runs fail.
+    Deleting,
+    /// A live read no longer finds it (finalizer removed by force): like `Deleting`, with no finalizer to release.
+    Gone,
+}
+
+/// One ClusterNode.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    /// Its name.
+    pub name: NodeName,
+    /// Its place in the Cluster's numbering, from 1.
+    pub ordinal: i64,
+    /// When it was asked for (creation of the ClusterNode).
+    pub requested_at: Timestamp,
+    /// What is seen of its machine.
+    pub machine: Machine,
+    /// What went wrong with the machine, if something did; absorbed into [`Backoff`] before the node is forgotten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// When it first became ready for runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_ready: Option<Timestamp>,
+    /// Its zone, once known or once asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Zone>,
+    /// What it has for runs: measured once it is ready, expected before.
+    pub capacity: Capacity,
+    /// `spec.claims`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<Claim>,
+    /// `spec.idleSince`: when the last claim was dropped; absent until a first claim has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_since: Option<Timestamp>,
+    /// `spec.retired`: nothing new is allocated here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired: Option<Retired>,
+    /// `spec.released`: its machine is being destroyed; cannot be undone.
+    #[serde(default)]
+    pub released: bool,
+    /// The ClusterNode was deleted by somebody (its finalizer keeps it).
+    #[serde(default)]
+    pub deleted: bool,
+}
+
+/// What is seen of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Machine {
+    /// Asked for or booting: it has never been ready for runs.
+    Coming,
+    /// Ready for runs.
+    Ready,
+    /// It was ready, and for the moment is not (cordoned, kubelet silent for less than the limit, ...).
+    NotReady,
+    /// It will not do (again): see [`Node::failure`]. It must be released.
+    Failed,
+    /// Nothing of it is left (or it never came to be).
+    Gone,
+}
+
+/// Why a machine failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// The kind, which decides the back-off.
+    pub cause: FailureCause,
+    /// When it was seen.
+    pub at: Timestamp,
+    /// The engine's own words.
+    pub message: String,
+}
+
+/// Kinds of machine failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum FailureCause {
+    /// The provider has no such machine now.
+    StockOut,
+    /// The subscription may not have more of them.
+    Quota,
+    /// The engine refused the request for another reason, or its class is not ready.
+    Rejected,
+    /// The machine was not launched, registered or usable within its limit.
+    Timeout,
+    /// It came but cannot be used (set-up or accelerators).
+    Unusable,
+    /// The provider took it back (spot).
+    Preempted,
+    /// The Node vanished or stopped answering.
+    Lost,
+}
+
+/// One run's hold on one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// Whose.
+    pub run: RunId,
+    /// For which attempt, from 1.
+    pub attempt: i64,
+    /// How much of the node.
+    pub share: Capacity,
+}
+
+/// Marks a node that shall leave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Retired {
+    /// Since when.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: RetireReason,
+}
+
+/// Why a node shall leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum RetireReason {
+    /// It was idle for longer than the timer.
+    Idle,
+    /// `maxNodes` was lowered below what there is.
+    ScaleDown,
+    /// The gang it was asked for gave up, or nobody needs it before it came.
+    NotNeeded,
+    /// The Cluster is being deleted.
+    ClusterDeleted,
+    /// Somebody deleted the ClusterNode.
+    Deleted,
+    /// Its Node vanished or stopped answering.
+    Lost,
+    /// The provider took it back.
+    Preempted,
+    /// It cannot be used.
+    Unusable,
+    /// It never came: the engine refused it or gave up.
+    Failed,
+}
+
+impl RetireReason {
+    /// True when the node can never serve again, so that the mark is not undone.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Idle | Self::ScaleDown | Self::NotNeeded | Self::ClusterDeleted => false,
+            Self::Deleted | Self::Lost | Self::Preempted | Self::Unusable | Self::Failed => true,
+        }
+    }
+}
+
+/// Order in the queue, before creation time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Priority {
+    /// After the others.
+    Low,
+    /// The default.
+    #[default]
+    Normal,
+    /// Before the others.
+    High,
+}
+
+/// A run that waits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueuedRun {
+    /// Which.
+    pub id: RunId,
+    /// Its priority.
+    #[serde(default)]
+    pub priority: Priority,
+    /// When the Run was created; a requeued run keeps its place.
+    pub created: Timestamp,
+    /// All or none of these.
+    pub node_count: i64,
+    /// What it takes of each node.
+    pub share: RequestedShare,
+    /// `maxWallClockTime` when its user wrote one: only such a promise lets a run be backfilled into a reservation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_limit: Option<SignedDuration>,
+    /// `gangTimeout`.
+    pub gang_timeout: SignedDuration,
+    /// When nodes were first asked for on its behalf, since its last hold; from `status.queue.gangSince`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gang_since: Option<Timestamp>,
+    /// `status.queue.hold`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+    /// The number its next attempt gets: one more than its last allocation's, from 1.
+    pub next_attempt: i64,
+}
+
+/// How much of each of its nodes a run asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RequestedShare {
+    /// The whole node, whatever its capacity.
+    WholeNode,
+    /// At least this much.
+    Part(Capacity),
+}
+
+/// A run set aside until a time because its machines cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hold {
+    /// Until when it is passed over.
+    pub until: Timestamp,
+    /// How many times in a row it has been held; decides the next length.
+    pub count: i64,
+    /// Why.
+    pub reason: HoldReason,
+}
+
+/// Why a run is set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum HoldReason {
+    /// Its gang was not complete `gangTimeout` after the first request.
+    CapacityHold,
+}
+
+/// A run with a live attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ActiveRun {
+    /// Which.
+    pub id: RunId,
+    /// Its priority.
+    #[serde(default)]
+    pub priority: Priority,
+    /// When the Run was created.
+    pub created: Timestamp,
+    /// Number of the allocated attempt.
+    pub attempt: i64,
+    /// The allocated nodes, in the order of ranks.
+    pub nodes: Vec<NodeName>,
+    /// How far the attempt got.
+    pub progress: Progress,
+    /// The directive already given to this attempt; final.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directive: Option<GivenDirective>,
+    /// When the attempt's time limit began to count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
+    /// `maxWallClockTime`, default included: the attempt ends at the latest this long after `started`.
+    pub limit: SignedDuration,
+    /// Whether the user wrote that limit. An end known only from the default is not shown as an estimate.
+    #[serde(default)]
+    pub limit_by_user: bool,
+}
+
+/// How far an attempt got. In this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Progress {
+    /// Allocated; the run controller has not answered or has not launched.
+    Allocated,
+    /// `attempts[k].launched`: gates may be removed.
+    Launched,
+    /// Its end is recorded; its pods may still be there.
+    Ended,
+}
+
+/// A directive as it stands in `status.allocation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GivenDirective {
+    /// What to do with the attempt.
+    pub kind: DirectiveKind,
+    /// Why.
+    pub reason: DirectiveReason,
+}
+
+/// What the run controller shall do with an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum DirectiveKind {
+    /// End it without a budget; the run is queued again.
+    Stop,
+    /// End it as an infrastructure failure; the run is queued again while its budget lasts.
+    Requeue,
+    /// End it, and the run with it.
+    Fail,
+}
+
+/// Why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum DirectiveReason {
+    /// Not launched, and its claims are not on every node.
+    Withdrawn,
+    /// One of its nodes was lost.
+    NodeLost,
+    /// One of its nodes was taken back by the provider.
+    NodePreempted,
+    /// One of its nodes cannot be used any more.
+    NodeUnusable,
+    /// The Cluster is being deleted.
+    ClusterDeleted,
+}
+
+/// Memory of refusals of one cause in one zone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Backoff {
+    /// The cause.
+    pub cause: FailureCause,
+    /// The zone, where one was asked for or told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Zone>,
+    /// Failures in a row.
+    pub count: i64,
+    /// No new node there before this.
+    pub until: Timestamp,
+    /// The engine's last words.
+    #[serde(default)]
+    pub message: String,
+}
