@@ -1,1 +1,3 @@
+//! The trainyard operator.
+
 fn main() {}
