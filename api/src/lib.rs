@@ -1,1 +1,47 @@
-//! Placeholder header, replaced when the crate gets its first module.
+//! Wire types of `trainyard.dev/v1alpha1`: what users write, what trainyard answers, and the CRDs made from both.
+//!
+//! No client, no I/O, no clock. Everyone else depends on this crate; it depends on none of ours.
+//!
+//! | module | has |
+//! |---|---|
+//! | [`cluster`] | `Cluster`: a pool of equal machines |
+//! | [`cluster_node`] | `ClusterNode`: one machine of a Cluster |
+//! | [`experiment`] | `Experiment`: a named group of Runs |
+//! | [`run`], [`run_status`] | `Run`: one training job, and what is answered about it |
+//! | [`distribution`] | how the processes of a Run find each other |
+//! | [`provisioning_class`] | `ProvisioningClass`: which engine makes machines |
+//! | [`vm_size`] | `VmSize`: facts about a size |
+//! | [`capacity`] | what a machine has and a claim takes; reading of quantities |
+//! | [`placement`] | taints, tolerations, requirements |
+//! | [`conditions`], [`duration`], [`text`] | forms that several kinds share |
+//! | [`names`] | group, labels, annotations, finalizers, field managers |
+//! | [`schema`] | bounds and rules that several schemas share |
+//! | [`crds`] | the CRDs, as objects and as YAML |
+
+mod closed_set;
+
+pub mod capacity;
+pub mod cluster;
+pub mod cluster_node;
+pub mod conditions;
+pub mod crds;
+pub mod distribution;
+pub mod duration;
+pub mod experiment;
+pub mod names;
+pub mod placement;
+pub mod provisioning_class;
+pub mod run;
+pub mod run_status;
+pub mod schema;
+pub mod text;
+pub mod vm_size;
+
+pub use cluster::Cluster;
+pub use cluster_node::ClusterNode;
+pub use crds::all_crds;
+pub use experiment::Experiment;
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+pub use provisioning_class::ProvisioningClass;
+pub use run::Run;
+pub use vm_size::VmSize;

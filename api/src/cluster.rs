@@ -1,0 +1,366 @@
+//! `Cluster`: a pool of equal machines that grows with the queue of its Runs and shrinks when they are done.
+//!
+//! `spec` is the user's. `status` is written by the cluster controller only, in AmlCompute's words, and does not grow
+//! with the number of nodes: each node is a ClusterNode.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::closed_set::closed_set;
+use crate::conditions::Condition;
+use crate::schema;
+use crate::vm_size::SIZE_NAME_PATTERN;
+
+/// Most nodes one Cluster may have: the size up to which planning and status are measured.
+pub const MAX_NODES: i32 = 1000;
+/// Longest idle time, in seconds: 30 days.
+pub const MAX_IDLE_SECONDS: i32 = 2_592_000;
+
+const INSTEAD: &str =
+    "only scale can be changed; delete the Cluster and create it again, or create another one";
+
+/// A pool of equal machines.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "trainyard.dev",
+    version = "v1alpha1",
+    kind = "Cluster",
+    plural = "clusters",
+    namespaced,
+    shortname = "tyc",
+    category = "trainyard",
+    status = "ClusterStatus",
+    derive = "PartialEq",
+    doc = "A pool of equal machines that grows with the queue of its Runs and shrinks when they are done.",
+    printcolumn(name = "Size", type_ = "string", json_path = ".spec.vmSize"),
+    printcolumn(name = "Priority", type_ = "string", json_path = ".spec.vmPriority", priority = 1),
+    printcolumn(name = "Min", type_ = "integer", json_path = ".spec.scale.minNodes"),
+    printcolumn(name = "Max", type_ = "integer", json_path = ".spec.scale.maxNodes"),
+    printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.currentNodeCount"),
+    printcolumn(name = "Idle", type_ = "integer", json_path = ".status.nodeStateCounts.idle"),
+    printcolumn(name = "Queued", type_ = "integer", json_path = ".status.queue.queued"),
+    printcolumn(name = "State", type_ = "string", json_path = ".status.allocationState"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    ),
+    validation = schema::short_name("Cluster")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = schema::immutable("vmSize", INSTEAD),
+    validation = schema::immutable("vmPriority", INSTEAD),
+    validation = schema::immutable("provisioningClass", INSTEAD),
+)]
+pub struct ClusterSpec {
+    /// The size of every machine: `sizeName` or alias of a VmSize, in any case. Cannot be changed.
+    #[schemars(length(min = 1, max = 63), regex(pattern = SIZE_NAME_PATTERN))]
+    pub vm_size: String,
+    /// Whether the machines are the cloud's to take back. Cannot be changed.
+    #[serde(default)]
+    pub vm_priority: VmPriority,
+    /// Name of the ProvisioningClass; absent, the default class at creation. Cannot be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::object_name")]
+    pub provisioning_class: Option<String>,
+    /// How many machines, and how long one may idle.
+    pub scale: Scale,
+}
+
+closed_set! {
+    /// The price and the risk of a machine: AmlCompute's `vm_priority`.
+    #[derive(Default)]
+    VmPriority {
+        /// Full price, kept.
+        #[default]
+        Dedicated,
+        /// Cheap; the cloud may take it back at any time. Also called spot.
+        LowPriority,
+    }
+}
+
+/// How many machines, and how long one may idle: AmlCompute's `scaleSettings`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = min_is_at_most_max())]
+pub struct Scale {
+    /// Nodes kept even when nothing runs; they cost money. From 0 to `maxNodes`.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = MAX_NODES))]
+    pub min_nodes: i32,
+    /// Nodes the Cluster never asks beyond, 0 to 1000. A Run that needs more waits.
+    #[schemars(range(min = 0, max = MAX_NODES))]
+    pub max_nodes: i32,
+    /// Seconds a node may idle before it is removed, 0 to 2592000 (30 days).
+    #[serde(default = "default_idle_seconds")]
+    #[schemars(range(min = 0, max = MAX_IDLE_SECONDS))]
+    pub idle_seconds_before_scale_down: i32,
+}
+
+/// The default of `idleSecondsBeforeScaleDown`, AmlCompute's since 2025.
+pub const fn default_idle_seconds() -> i32 {
+    120
+}
+
+fn min_is_at_most_max() -> kube::core::Rule {
+    kube::core::Rule::new("self.minNodes <= self.maxNodes")
+        .message("minNodes must not be greater than maxNodes: lower minNodes or raise maxNodes")
+        .field_path(".minNodes")
+}
+
+closed_set! {
+    /// AmlCompute's `provisioningState`: the Cluster as an object.
+    ProvisioningState {
+        /// Created; no status has been decided yet.
+        Creating,
+        /// A change of its spec is being taken up.
+        Updating,
+        /// As asked, or on the way there without trouble.
+        Succeeded,
+        /// Nothing more happens until somebody changes something; see `errors`.
+        Failed,
+        /// Being deleted.
+        Deleting,
+        /// Written by a newer version.
+        #[serde(other)]
+        Unknown,
+    }
+}
+
+closed_set! {
+    /// AmlCompute's `allocationState`: whether nodes come or go.
+    AllocationState {
+        /// No node is coming or going.
+        Steady,
+        /// Nodes are coming or going.
+        Resizing,
+        /// Written by a newer version.
+        #[serde(other)]
+        Unknown,
+    }
+}
+
+closed_set! {
+    /// Why a Cluster cannot be as asked.
+    ClusterErrorCode {
+        /// No VmSize has that name or alias.
+        VmSizeNotFound,
+        /// The cloud sells the size no more; the message names the successor.
+        VmSizeRetired,
+        /// Two VmSizes claim the name.
+        VmSizeAmbiguous,
+        /// The size is not sold at low priority.
+        LowPriorityNotSold,
+        /// No ProvisioningClass has that name.
+        ProvisioningClassNotFound,
+        /// The Cluster names no class and none is marked as the default.
+        NoDefaultProvisioningClass,
+        /// More than one class is marked as the default.
+        ManyDefaultProvisioningClasses,
+        /// The class of the recorded name now has another engine.
+        ProvisioningClassChanged,
+        /// The engine refuses the class: its own object is missing or not ready, or its API is not installed.
+        ProvisioningClassInvalid,
+        /// The engine has no such machine now.
+        StockOut,
+        /// The cloud's quota is used up.
+        QuotaExceeded,
+        /// The engine refused for another reason.
+        LaunchFailed,
+        /// The engine took the order and delivered nothing in time.
+        LaunchTimeout,
+        /// Machines came but could not be used by runs.
+        NodesUnusable,
+        /// Machines with our labels that no ClusterNode accounts for.
+        StrayMachines,
+        /// A machine of that name exists and is not ours.
+        NameTaken,
+        /// Written by a newer version.
+        #[serde(other)]
+        Unknown,
+    }
+}
+
+closed_set! {
+    /// Why no further machine is asked for until some time.
+    BackoffCause {
+        /// The engine has no such machine now: 1 to 30 minutes.
+        StockOut,
+        /// The cloud's quota is used up: longer.
+        QuotaExceeded,
+        /// The engine refused for another reason.
+        LaunchFailed,
+        /// The engine took the order and delivered nothing in time.
+        LaunchTimeout,
+        /// Machines came but could not be used by runs.
+        NodesUnusable,
+        /// Written by a newer version.
+        #[serde(other)]
+        Unknown,
+    }
+}
+
+/// What is, in AmlCompute's words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterStatus {
+    /// The Cluster as an object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provisioning_state: Option<ProvisioningState>,
+    /// Whether nodes come or go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocation_state: Option<AllocationState>,
+    /// When `allocationState` last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocation_state_transition_time: Option<Time>,
+    /// Nodes that exist or are on their way.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub current_node_count: i32,
+    /// Nodes wanted now: of the resize under way, or of the last one.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub target_node_count: i32,
+    /// Nodes by state.
+    #[serde(default)]
+    pub node_state_counts: NodeStateCounts,
+    /// What keeps the Cluster from being as asked, at most 10; cleared when it is over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
+    pub errors: Vec<ClusterError>,
+    /// The queue of this Cluster's Runs, in numbers.
+    #[serde(default)]
+    pub queue: ClusterQueue,
+    /// When the next idle node leaves if nothing changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_scale_down_time: Option<Time>,
+    /// Causes for which no machine is asked for until some time, at most 8. Cleared when a node of that cause and
+    /// zone becomes ready.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
+    pub backoff: Vec<Backoff>,
+    /// The highest ordinal given to a ClusterNode. Ordinals are never used again.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = schema::INTEGER_MAX))]
+    pub last_node_ordinal: i64,
+    /// The zone chosen for all nodes, for `placement.mode: SameZone`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::zone")]
+    pub zone: Option<String>,
+    /// The class found at first, kept from then on: a new default moves no Cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provisioning_class: Option<ProvisioningClassRef>,
+    /// `Ready`, and beside it `Reconciling` or `Stalled`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 8),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
+    )]
+    pub conditions: Vec<Condition>,
+    /// `metadata.generation` this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = schema::INTEGER_MAX))]
+    pub observed_generation: Option<i64>,
+}
+
+/// Nodes by state: AmlCompute's `nodeStateCounts`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStateCounts {
+    /// Asked for, and not yet usable by runs.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub preparing: i32,
+    /// Usable, and used by no run.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub idle: i32,
+    /// Used by a run.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub running: i32,
+    /// On the way out.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub leaving: i32,
+    /// There, and of no use to runs.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub unusable: i32,
+    /// Taken back by the cloud.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub preempted: i32,
+}
+
+/// One thing that keeps a Cluster from being as asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterError {
+    /// What it is.
+    pub code: ClusterErrorCode,
+    /// A sentence for people: what is wrong and what to do.
+    #[serde(default)]
+    #[schemars(schema_with = "schema::message")]
+    pub message: String,
+    /// When it was first seen.
+    pub since: Time,
+    /// How often it was seen.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000_000))]
+    pub count: i32,
+}
+
+/// The queue of a Cluster's Runs, in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterQueue {
+    /// Runs that wait.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000_000))]
+    pub queued: i32,
+    /// Runs with a live attempt.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000_000))]
+    pub active: i32,
+    /// Since when the oldest waiting Run waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_queued_since: Option<Time>,
+}
+
+/// A cause for which no machine is asked for until some time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Backoff {
+    /// What was refused.
+    pub cause: BackoffCause,
+    /// In which zone; absent when the refusal named none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::zone")]
+    pub zone: Option<String>,
+    /// How often in a row.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000_000))]
+    pub count: i32,
+    /// Until when nothing more is asked for.
+    pub until: Time,
+}
+
+/// The class a Cluster uses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProvisioningClassRef {
+    /// Name of the ProvisioningClass.
+    #[schemars(schema_with = "schema::object_name")]
+    pub name: String,
+    /// UID it had when it was found.
+    #[schemars(schema_with = "schema::uid")]
+    pub uid: String,
+}

@@ -1,0 +1,401 @@
+//! `ClusterNode`: one machine of a Cluster, from the moment it is asked for until it is gone.
+//!
+//! `spec` is intent, written only by the cluster controller: the claims on it are the lock that keeps one share of a
+//! machine from being given twice. `status` is facts, written only by the node controller. No user writes either;
+//! deleting one by hand reads as "replace this node after its runs".
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::capacity::Capacity;
+use crate::closed_set::closed_set;
+use crate::conditions::Condition;
+use crate::placement::{NodeClassRef, Requirement, Taint, Toleration};
+use crate::schema;
+use crate::vm_size::{Accelerator, SIZE_NAME_PATTERN};
+
+const INSTEAD: &str = "a ClusterNode is written by trainyard only; delete it to have the machine replaced";
+
+/// What one machine is wanted for.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "trainyard.dev",
+    version = "v1alpha1",
+    kind = "ClusterNode",
+    plural = "clusternodes",
+    namespaced,
+    shortname = "tycn",
+    category = "trainyard",
+    status = "ClusterNodeStatus",
+    derive = "PartialEq",
+    doc = "One machine of a Cluster, from the moment it is asked for until it is gone. Written by trainyard only; deleting it means: replace this machine after its runs.",
+    selectable = ".spec.cluster.uid",
+    printcolumn(name = "Cluster", type_ = "string", json_path = ".spec.cluster.name"),
+    printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason"),
+    printcolumn(name = "Run", type_ = "string", json_path = ".spec.claims[*].runName"),
+    printcolumn(name = "Node", type_ = "string", json_path = ".status.nodeName"),
+    printcolumn(name = "Zone", type_ = "string", json_path = ".status.zone", priority = 1),
+    printcolumn(name = "IdleSince", type_ = "date", json_path = ".spec.idleSince", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1)
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = schema::immutable("cluster", INSTEAD),
+    validation = schema::immutable("ordinal", INSTEAD),
+    validation = schema::immutable("vmSize", INSTEAD),
+    validation = schema::immutable("engine", INSTEAD),
+    validation = released_is_final(),
+    validation = released_has_no_claims(),
+)]
+pub struct ClusterNodeSpec {
+    /// The Cluster it belongs to. Nodes are found by the UID, never by owner reference.
+    pub cluster: ClusterIdentity,
+    /// Its number in the Cluster, from 1; never used again.
+    #[schemars(range(min = 1, max = schema::INTEGER_MAX))]
+    pub ordinal: i64,
+    /// The facts of its size, copied: editing a VmSize changes no live node.
+    pub vm_size: VmSizeFacts,
+    /// How its machine is made, copied from the class: release never needs the class.
+    pub engine: Engine,
+    /// The taint that keeps pods of others off it.
+    pub taint: Taint,
+    /// Tolerations its run pods need beside that of `taint`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub tolerations: Vec<Toleration>,
+    /// The attempts it is promised to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 64),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["runUID", "attempt"])
+    )]
+    pub claims: Vec<Claim>,
+    /// When its last claim ended. Set by the write that removes that claim, removed by the write that adds the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_since: Option<Time>,
+    /// Set when nothing more is given to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired: Option<Retired>,
+    /// When it was given up: from then on its machine is destroyed. Never unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released: Option<Time>,
+}
+
+/// Which Cluster, exactly.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterIdentity {
+    /// Name of the Cluster; it is in the same namespace.
+    #[schemars(schema_with = "schema::name")]
+    pub name: String,
+    /// UID of the Cluster.
+    #[schemars(schema_with = "schema::uid")]
+    pub uid: String,
+}
+
+/// The facts of a size that a node is held to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VmSizeFacts {
+    /// The size as the cloud writes it.
+    #[schemars(length(min = 1, max = 63), regex(pattern = SIZE_NAME_PATTERN))]
+    pub size_name: String,
+    /// Virtual cpus of the machine.
+    #[schemars(range(min = 1, max = 4096))]
+    pub vcpus: i32,
+    /// Memory of the machine, as the cloud promises it.
+    #[schemars(schema_with = "schema::quantity")]
+    pub memory: Quantity,
+    /// Accelerators the Node must allocate before runs may use it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 8),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["resourceName"])
+    )]
+    pub accelerators: Vec<Accelerator>,
+}
+
+/// How the machine is made: exactly one engine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Engine {
+    /// As a Karpenter NodeClaim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub karpenter: Option<KarpenterNode>,
+}
+
+/// All that a NodeClaim is made from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KarpenterNode {
+    /// Karpenter's own object with subnets, VM image and operating system.
+    pub node_class_ref: NodeClassRef,
+    /// The class's further requirements.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub requirements: Vec<Requirement>,
+    /// Value of `node.kubernetes.io/instance-type`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = SIZE_NAME_PATTERN))]
+    pub instance_type: String,
+    /// Value of `karpenter.sh/capacity-type`.
+    pub capacity_type: CapacityType,
+    /// Values of `topology.kubernetes.io/zone` it may be in; none means any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        inner(length(min = 1, max = 63), regex(pattern = schema::LABEL_VALUE_PATTERN)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
+    pub zones: Vec<String>,
+    /// `spec.resources.requests`: below what the machine will allocate, or no instance type fits.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::quantities")]
+    pub requests: BTreeMap<String, Quantity>,
+}
+
+closed_set! {
+    /// Karpenter's capacity types.
+    CapacityType {
+        /// Kept: `vmPriority: Dedicated`.
+        OnDemand = "on-demand",
+        /// May be taken back: `vmPriority: LowPriority`.
+        Spot = "spot",
+    }
+}
+
+/// A share of the machine, promised to one attempt of one Run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// Namespace of the Run.
+    #[schemars(schema_with = "schema::label_name")]
+    pub run_namespace: String,
+    /// Name of the Run.
+    #[schemars(schema_with = "schema::name")]
+    pub run_name: String,
+    /// UID of the Run.
+    #[serde(rename = "runUID")]
+    #[schemars(schema_with = "schema::uid")]
+    pub run_uid: String,
+    /// Number of the attempt, from 1.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub attempt: i32,
+    /// How much of the machine.
+    pub share: Capacity,
+}
+
+closed_set! {
+    /// Why nothing more is given to a node.
+    RetireReason {
+        /// It idled longer than the Cluster allows.
+        IdleTimeout,
+        /// The Cluster has more nodes than `maxNodes`.
+        ScaleDown,
+        /// Its gang waited too long for the rest, and gave its nodes back.
+        GangReturned,
+        /// Somebody deleted the ClusterNode. Final.
+        Deleted,
+        /// Its Node is gone, or not Ready for too long. Final.
+        Lost,
+        /// The cloud took it back. Final.
+        Preempted,
+        /// It cannot be made usable. Final.
+        Unusable,
+        /// Its Cluster is being deleted.
+        ClusterDeleted,
+        /// Written by a newer version.
+        #[serde(other)]
+        Unknown,
+    }
+}
+
+impl RetireReason {
+    /// Whether the node can never be taken back into use.
+    pub const fn is_final(self) -> bool {
+        match self {
+            Self::Deleted | Self::Lost | Self::Preempted | Self::Unusable | Self::Unknown => true,
+            Self::IdleTimeout | Self::ScaleDown | Self::GangReturned | Self::ClusterDeleted => false,
+        }
+    }
+}
+
+/// That nothing more is given to a node, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Retired {
+    /// When.
+    pub time: Time,
+    /// Why.
+    pub reason: RetireReason,
+    /// A sentence for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(schema_with = "schema::message")]
+    pub message: String,
+}
+
+closed_set! {
+    /// The state of a node: AmlCompute's words, and Failed for a machine that never came.
+    NodeState {
+        /// Asked for, and not yet usable by runs.
+        Preparing,
+        /// Usable, and used by no run.
+        Idle,
+        /// Used by a run.
+        Running,
+        /// On the way out.
+        Leaving,
+        /// There, and of no use to runs.
+        Unusable,
+        /// Taken back by the cloud.
+        Preempted,
+        /// Its machine never came, or is gone.
+        Failed,
+        /// Written by a newer version.
+        #[serde(other)]
+        Unknown,
+    }
+}
+
+closed_set! {
+    /// Why a node is in its state.
+    NodeReason {
+        /// Its machine has not been asked for yet.
+        Pending,
+        /// Its machine has been asked for.
+        Requested,
+        /// The machine exists; its Node does not yet.
+        Launched,
+        /// Its Node is there and not Ready yet.
+        NodeNotReady,
+        /// The accelerators the size promises are not allocatable yet.
+        WaitingForAccelerators,
+        /// A taint keeps the device plugin, or run pods, off the Node; the message names the toleration to add.
+        TaintNotTolerated,
+        /// Somebody cordoned the Node.
+        Cordoned,
+        /// Usable, and used by no run.
+        Ready,
+        /// Promised to an attempt.
+        Claimed,
+        /// Given up; its machine is being destroyed.
+        Released,
+        /// Its machine is gone.
+        Gone,
+        /// The engine has no such machine now.
+        StockOut,
+        /// The cloud's quota is used up.
+        QuotaExceeded,
+        /// The engine refused for another reason.
+        LaunchFailed,
+        /// The engine took the order and delivered nothing in time.
+        LaunchTimeout,
+        /// The machine never became a Node.
+        RegistrationTimeout,
+        /// The Node never became usable.
+        NotUsableInTime,
+        /// A machine of that name exists and is not ours; it is never adopted.
+        NameTaken,
+        /// The class's engine is not installed, or refuses the class.
+        EngineUnavailable,
+        /// Its Node is gone, or not Ready for too long.
+        Lost,
+        /// The cloud took it back.
+        Preempted,
+        /// Somebody else is deleting its machine.
+        MachineDeleted,
+        /// Written by a newer version.
+        #[serde(other)]
+        Unknown,
+    }
+}
+
+/// What is seen of the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterNodeStatus {
+    /// Its state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<NodeState>,
+    /// Why it is in that state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<NodeReason>,
+    /// A sentence for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::message")]
+    pub message: Option<String>,
+    /// Name of its Node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::object_name")]
+    pub node_name: Option<String>,
+    /// UID of its Node: a Node of the same name and another UID is another machine.
+    #[serde(default, rename = "nodeUID", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::uid")]
+    pub node_uid: Option<String>,
+    /// The cloud's identity of the machine.
+    #[serde(default, rename = "providerID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub provider_id: Option<String>,
+    /// UID of the backing object (NodeClaim), once seen: one that was seen and is gone is not made again.
+    #[serde(default, rename = "machineUID", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::uid")]
+    pub machine_uid: Option<String>,
+    /// Zone of its Node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::zone")]
+    pub zone: Option<String>,
+    /// What the Node allocates, less its DaemonSets: what runs can share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocatable: Option<Capacity>,
+    /// When its machine was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_time: Option<Time>,
+    /// When its machine was first seen to exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launched_time: Option<Time>,
+    /// When its Node was first seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registered_time: Option<Time>,
+    /// When runs could first use it. The idle clock starts at the later of this and `spec.idleSince`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_ready_time: Option<Time>,
+    /// Since when the Node has not been Ready, while it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_ready_since: Option<Time>,
+    /// When its machine was seen to be gone, or was never made and never will be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_time: Option<Time>,
+    /// `Launched`, `Registered`, `AcceleratorsReady`, `SetupComplete`, `Ready`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 8),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
+    )]
+    pub conditions: Vec<Condition>,
+    /// `metadata.generation` this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = schema::INTEGER_MAX))]
+    pub observed_generation: Option<i64>,
+}
+
+fn released_is_final() -> kube::core::Rule {
+    kube::core::Rule::new(
+        "!has(oldSelf.released) || (has(self.released) && self.released == oldSelf.released)",
+    )
+    .message("released is final: the machine is being destroyed")
+    .field_path(".released")
+    .reason(kube::core::Reason::FieldValueForbidden)
+}
+
+/// The last line of defence of the protocol: whatever a paused or stale process writes, a released node is in no use.
+fn released_has_no_claims() -> kube::core::Rule {
+    kube::core::Rule::new("!has(self.released) || !has(self.claims) || size(self.claims) == 0")
+        .message("a released node cannot be claimed, and a claimed node cannot be released")
+        .field_path(".claims")
+}

@@ -1,0 +1,165 @@
+//! `ProvisioningClass`: which engine makes a Cluster's machines, and how; for machines what StorageClass is for disks.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::closed_set::closed_set;
+use crate::conditions::Condition;
+use crate::names;
+use crate::placement::{NodeClassRef, Requirement, TaintEffect, Toleration};
+use crate::schema;
+
+/// Which engine makes machines, and how.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "trainyard.dev",
+    version = "v1alpha1",
+    kind = "ProvisioningClass",
+    plural = "provisioningclasses",
+    shortname = "typc",
+    category = "trainyard",
+    status = "ProvisioningClassStatus",
+    derive = "PartialEq",
+    doc = "Which engine makes the machines of Clusters, and how. The class of Clusters that name none carries the annotation trainyard.dev/is-default-class: \"true\".",
+    printcolumn(
+        name = "Default",
+        type_ = "string",
+        json_path = ".metadata.annotations.trainyard\\.dev/is-default-class"
+    ),
+    printcolumn(name = "NodeClass", type_ = "string", json_path = ".spec.karpenter.nodeClassRef.name"),
+    printcolumn(name = "Placement", type_ = "string", json_path = ".spec.placement.mode"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = exactly_one_engine())]
+pub struct ProvisioningClassSpec {
+    /// Machines are Karpenter NodeClaims that belong to no NodePool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub karpenter: Option<KarpenterEngine>,
+    /// The taint of every machine, which keeps pods of others off it. New machines only.
+    #[serde(default)]
+    pub taint: ClassTaint,
+    /// Tolerations of run pods, for taints the machines have beside ours. New machines only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub tolerations: Vec<Toleration>,
+    /// Where machines may be.
+    #[serde(default)]
+    pub placement: Placement,
+}
+
+/// How Karpenter makes the machines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KarpenterEngine {
+    /// Karpenter's own object with subnets, VM image and operating system.
+    pub node_class_ref: NodeClassRef,
+    /// Further requirements of every NodeClaim. Instance type, zone, capacity type and host name are trainyard's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 32),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["key"])
+    )]
+    pub requirements: Vec<Requirement>,
+}
+
+/// The taint of a class's machines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClassTaint {
+    /// Key of the taint.
+    #[serde(default = "taint_key")]
+    #[schemars(schema_with = "schema::qualified_name")]
+    pub key: String,
+    /// Value of the taint; the Cluster's name when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::label_value")]
+    pub value: Option<String>,
+    /// What it does to pods of others.
+    #[serde(default)]
+    pub effect: TaintEffect,
+}
+
+impl Default for ClassTaint {
+    fn default() -> Self {
+        Self { key: taint_key(), value: None, effect: TaintEffect::default() }
+    }
+}
+
+fn taint_key() -> String {
+    names::TAINT_KEY.to_owned()
+}
+
+closed_set! {
+    /// Whether a Cluster's machines must be near each other.
+    #[derive(Default)]
+    PlacementMode {
+        /// Each machine in any zone.
+        #[default]
+        Any,
+        /// All machines of a Cluster in one zone: while it has no node, the first one not backed off is chosen.
+        SameZone,
+    }
+}
+
+/// Where machines may be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = same_zone_names_zones())]
+pub struct Placement {
+    /// Whether all machines of a Cluster are in one zone.
+    #[serde(default)]
+    pub mode: PlacementMode,
+    /// The zones allowed, in order of preference, as in the label `topology.kubernetes.io/zone`; none means any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        inner(length(min = 1, max = 63), regex(pattern = schema::LABEL_VALUE_PATTERN)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
+    pub zones: Vec<String>,
+}
+
+/// What trainyard has found out about a class.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProvisioningClassStatus {
+    /// Whether Clusters can use it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 8),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
+    )]
+    pub conditions: Vec<Condition>,
+    /// `metadata.generation` this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = schema::INTEGER_MAX))]
+    pub observed_generation: Option<i64>,
+}
+
+/// With one engine so far, this also keeps the engine's kind from changing.
+fn exactly_one_engine() -> kube::core::Rule {
+    kube::core::Rule::new("has(self.karpenter)").message("exactly one engine is needed: write karpenter")
+}
+
+fn same_zone_names_zones() -> kube::core::Rule {
+    kube::core::Rule::new("self.mode != 'SameZone' || (has(self.zones) && size(self.zones) > 0)")
+        .message("placement.mode SameZone needs placement.zones, the zones to choose from")
+}
+
+impl ProvisioningClass {
+    /// Whether Clusters that name no class get this one.
+    pub fn is_default(&self) -> bool {
+        self.metadata
+            .annotations
+            .as_ref()
+            .and_then(|annotations| annotations.get(names::annotations::IS_DEFAULT_CLASS))
+            .is_some_and(|value| value == "true")
+    }
+}
