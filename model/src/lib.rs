@@ -1,1 +1,9 @@
-//! Placeholder header, replaced when the crate gets its first module.
+//! From the wire to what cannot be wrong, and back. Pure: no client, no clock, nothing asynchronous.
+//!
+//! * [`catalogue`]: which VmSize and ProvisioningClass a Cluster means, and what a node of it is made of.
+//! * [`snapshot`]: wire objects reduced to what decisions read, and assembled into the planner's snapshot.
+//! * [`status`]: the planner's report as status.
+
+pub mod catalogue;
+pub mod snapshot;
+pub mod status;
