@@ -47,10 +47,10 @@ const INSTEAD: &str = "a ClusterNode is written by trainyard only; delete it to 
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = schema::immutable("cluster", INSTEAD),
-    validation = schema::immutable("ordinal", INSTEAD),
-    validation = schema::immutable("vmSize", INSTEAD),
-    validation = schema::immutable("engine", INSTEAD),
+    validation = schema::fixed("cluster", INSTEAD),
+    validation = schema::fixed("ordinal", INSTEAD),
+    validation = schema::fixed("vmSize", INSTEAD),
+    validation = schema::fixed("engine", INSTEAD),
     validation = released_is_final(),
     validation = released_has_no_claims(),
     validation = final_retirement_stays(),
