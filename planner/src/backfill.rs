@@ -60,11 +60,14 @@ impl Window {
         Self { existing: reach(existing_closes), new: reach(new_closes), existing_closes, new_closes }
     }
 
-    /// Somebody came through it: when it closes, the plan is another one.
-    pub(crate) fn note_end(&self, world: &mut World) {
-        for closes in [self.existing_closes, self.new_closes].into_iter().flatten() {
-            world.note_instant(closes);
-        }
+    /// Somebody came through it to what exists: when it closes, the plan is another one.
+    pub(crate) fn note_end_for_existing(&self, world: &mut World) {
+        self.existing_closes.into_iter().for_each(|closes| world.note_instant(closes));
+    }
+
+    /// The same for what is to be asked for.
+    pub(crate) fn note_end_for_new(&self, world: &mut World) {
+        self.new_closes.into_iter().for_each(|closes| world.note_instant(closes));
     }
 }
 

@@ -7,7 +7,9 @@
 pub mod action;
 mod backfill;
 pub mod capacity;
+pub mod check;
 mod clock;
+pub mod effect;
 mod explain;
 mod gang;
 mod growth;

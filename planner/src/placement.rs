@@ -4,6 +4,8 @@
 //! idle timer takes it away: the machines it needs if they can be had without waiting for a run (a promise), or, for the
 //! first that must wait for running runs, their nodes from the time they are free (a reservation).
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use crate::backfill::{self, Reservation};
@@ -43,8 +45,9 @@ pub(crate) fn serve<'a>(
 ) -> Vec<Waiting<'a>> {
     let mut waiting = Vec::with_capacity(queue.len());
     let mut reservation: Option<Reservation<'a>> = None;
+    let mut sizes = Sizes::default();
     for run in queue.iter().copied() {
-        if let Some(passed_over) = pass_over(world, supply, run) {
+        if let Some(passed_over) = pass_over(world, supply, &mut sizes, run) {
             waiting.push(passed_over);
             continue;
         }
@@ -56,7 +59,7 @@ pub(crate) fn serve<'a>(
             .unwrap_or_default();
         if let Some(nodes) = supply.find_now(&run.share, run.node_count, window.existing, &preferred) {
             if nodes.iter().any(|at| supply.is_reserved(*at)) {
-                window.note_end(world);
+                window.note_end_for_existing(world);
             }
             supply.take_now(&run.share, &nodes);
             world.allocate(run, nodes);
@@ -72,15 +75,18 @@ pub(crate) fn serve<'a>(
                 continue;
             }
             gang::note_timeout(world, run);
-            if promise.uses_reserved {
-                window.note_end(world);
+            if promise.on_reserved {
+                window.note_end_for_existing(world);
+            }
+            if promise.new_on_reserved {
+                window.note_end_for_new(world);
             }
             let wait = machines_wait(world, supply, growth, run, &promise);
             keep(world, supply, run, &promise);
             waiting.push(Waiting { gang_since: Some(since), ..Waiting::new(run, wait) });
             continue;
         }
-        if let Some(wait) = needs_blocked_growth(world, run) {
+        if let Some(wait) = needs_blocked_growth(world, &mut sizes, run) {
             waiting.push(Waiting::new(run, wait));
             continue;
         }
@@ -99,7 +105,12 @@ pub(crate) fn serve<'a>(
 }
 
 /// Runs that cannot be served whatever there is.
-fn pass_over<'a>(world: &mut World, supply: &Supply, run: &'a QueuedRun) -> Option<Waiting<'a>> {
+fn pass_over<'a>(
+    world: &mut World,
+    supply: &Supply,
+    sizes: &mut Sizes<'a>,
+    run: &'a QueuedRun,
+) -> Option<Waiting<'a>> {
     let wait = if world.snapshot.lifetime != Lifetime::Wanted {
         Wait::ClusterDeleting
     } else if run.node_count > world.maximum {
@@ -108,7 +119,7 @@ fn pass_over<'a>(world: &mut World, supply: &Supply, run: &'a QueuedRun) -> Opti
         world.note_instant(hold.until);
         held(run, hold)
     } else {
-        exceeds_node_size(world, supply, run)?
+        exceeds_node_size(world, supply, sizes, run)?
     };
     Some(Waiting::new(run, wait))
 }
@@ -117,13 +128,37 @@ fn held(run: &QueuedRun, hold: &Hold) -> Wait {
     Wait::CapacityHold { needed: run.node_count, until: hold.until, count: hold.count }
 }
 
-fn exceeds_node_size(world: &World, supply: &Supply, run: &QueuedRun) -> Option<Wait> {
-    let RequestedShare::Part(share) = &run.share else { return None };
-    if supply.new_capacity().holds(share) {
-        return None;
+/// How many of the nodes that stay are large enough for a share; counted once for each share, because whole queues ask alike.
+#[derive(Default)]
+struct Sizes<'a> {
+    known: BTreeMap<&'a RequestedShare, i64>,
+}
+
+impl<'a> Sizes<'a> {
+    fn large_enough(&mut self, world: &World, share: &'a RequestedShare) -> i64 {
+        let count = || {
+            let large = world.nodes.iter().filter(|state| {
+                state.stays()
+                    && match share {
+                        RequestedShare::WholeNode => true,
+                        RequestedShare::Part(share) => state.node.capacity.holds(share),
+                    }
+            });
+            large.count() as i64
+        };
+        *self.known.entry(share).or_insert_with(count)
     }
-    let large = world.nodes.iter().filter(|state| state.stays() && state.node.capacity.holds(share)).count();
-    (run.node_count > large as i64).then(|| Wait::ExceedsNodeSize {
+}
+
+fn exceeds_node_size<'a>(
+    world: &World,
+    supply: &Supply,
+    sizes: &mut Sizes<'a>,
+    run: &'a QueuedRun,
+) -> Option<Wait> {
+    let RequestedShare::Part(share) = &run.share else { return None };
+    let fits = supply.new_capacity().holds(share) || sizes.large_enough(world, &run.share) >= run.node_count;
+    (!fits).then(|| Wait::ExceedsNodeSize {
         share: Box::new(share.clone()),
         node: Box::new(supply.new_capacity().clone()),
     })
@@ -131,14 +166,9 @@ fn exceeds_node_size(world: &World, supply: &Supply, run: &QueuedRun) -> Option<
 
 /// A run that needs more nodes than there are, while none can be asked for before a person acts, reserves nothing: its
 /// nodes might stand idle for days.
-fn needs_blocked_growth(world: &World, run: &QueuedRun) -> Option<Wait> {
+fn needs_blocked_growth<'a>(world: &World, sizes: &mut Sizes<'a>, run: &'a QueuedRun) -> Option<Wait> {
     let block = world.snapshot.policy.growth_blocked.as_ref()?;
-    let fits = |capacity| match &run.share {
-        RequestedShare::WholeNode => true,
-        RequestedShare::Part(share) => crate::Capacity::holds(capacity, share),
-    };
-    let there = world.nodes.iter().filter(|state| state.stays() && fits(&state.node.capacity)).count();
-    (run.node_count > there as i64).then(|| Wait::GrowthBlocked {
+    (run.node_count > sizes.large_enough(world, &run.share)).then(|| Wait::GrowthBlocked {
         needed: run.node_count,
         code: block.code.clone(),
         message: block.message.clone(),
@@ -179,8 +209,7 @@ fn machines_wait(
     }
 }
 
-/// Takes what was promised out of the supply. Gangs are whole: while room for a part of one is still taken by nodes that
-/// leave, nothing is asked for.
+/// Takes what was promised out of the supply.
 fn keep(world: &mut World, supply: &mut Supply, run: &QueuedRun, promise: &Promise) {
     for at in &promise.bins {
         if *at < world.nodes.len() {

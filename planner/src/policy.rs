@@ -51,5 +51,7 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
     let report = explain::report(&world, waiting, &growth, &grown, &shrunk, refusals);
     let wake_at = world.first_instant();
     let (actions, afterwards) = world.decisions.into_actions();
-    Plan { actions, report, afterwards, wake_at }
+    let plan = Plan { actions, report, afterwards, wake_at };
+    debug_assert_eq!(crate::check::violation(snapshot, now, &plan), None, "a plan broke a promise");
+    plan
 }

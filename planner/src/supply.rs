@@ -73,7 +73,10 @@ pub(crate) struct Promise {
     pub new: i64,
     /// To be asked for later: room that leaving nodes still take.
     pub leaving: i64,
-    pub uses_reserved: bool,
+    /// Some of `bins` are reserved for another run.
+    pub on_reserved: bool,
+    /// Some of `new` are.
+    pub new_on_reserved: bool,
 }
 
 /// See the module.
@@ -241,8 +244,8 @@ impl Supply {
         promise.leaving = lacking - promise.new;
         promise.ready = promise.bins.iter().filter(|at| self.bins[**at].stage == Stage::Ready).count() as i64;
         promise.coming = promise.bins.len() as i64 - promise.ready;
-        promise.uses_reserved =
-            promise.bins.iter().any(|at| self.bins[*at].reserved) || promise.new > self.room.open;
+        promise.on_reserved = promise.bins.iter().any(|at| self.bins[*at].reserved);
+        promise.new_on_reserved = promise.new > self.room.open;
         Some(promise)
     }
 
@@ -253,6 +256,10 @@ impl Supply {
         }
         self.room.take(promise.new);
         self.leaving.take(promise.leaving);
+        // A gang is asked for whole: while nodes that leave take a part of its room, the rest is only kept free for it.
+        if promise.leaving > 0 {
+            return;
+        }
         for _ in 0..promise.new {
             let at = self.bins.len();
             self.bins.push(Bin {
