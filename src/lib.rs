@@ -1,6 +1,8 @@
 //! The trainyard operator: elastic pools of training machines, their queue and their runs, as Kubernetes objects.
 //!
 //! * [`controllers`]: the control loops.
+//! * [`operator`]: starts everything below and stops it together.
+//! * [`settings`]: flags and environment, the only place that reads them.
 //! * [`clock`]: the only source of time.
 //! * [`tasks`]: the long-running tasks, which live and die together.
 //! * [`kubernetes`]: how requests, watches, Events, the work queue and the lease work; no rule of trainyard.
@@ -9,5 +11,7 @@
 pub mod clock;
 pub mod controllers;
 pub mod kubernetes;
+pub mod operator;
+pub mod settings;
 pub mod tasks;
 pub mod telemetry;
