@@ -25,15 +25,16 @@ use crate::kubernetes::read;
 /// Carries out `plan.afterwards`.
 pub async fn afterwards(context: &Context, scope: &Scope, plan: &Plan) -> Outcome {
     let mut outcome = Outcome::default();
-    let results: Vec<(&'static str, Result<(), Error>)> = stream::iter(&plan.afterwards)
-        .map(|action| async move { (name(action), carry_out(context, scope, action).await) })
-        .buffer_unordered(CONCURRENT_WRITES)
-        .collect()
-        .await;
+    let actions: Vec<_> = plan.afterwards.iter().map(|action| named(context, scope, action)).collect();
+    let results: Vec<_> = stream::iter(actions).buffer_unordered(CONCURRENT_WRITES).collect().await;
     for (action, result) in results {
         outcome.add(action, &scope.snapshot.cluster, result);
     }
     outcome
+}
+
+async fn named(context: &Context, scope: &Scope, action: &Action) -> (&'static str, Result<(), Error>) {
+    (name(action), carry_out(context, scope, action).await)
 }
 
 /// Carries out one action of the second half.

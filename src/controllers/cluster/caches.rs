@@ -1,6 +1,7 @@
 //! What the cluster controller watches, and which Clusters each change wakes.
 
 use kube::{Api, Client};
+use tokio_util::sync::CancellationToken;
 use trainyard_api::{
     cluster::Cluster, cluster_node::ClusterNode, provisioning_class::ProvisioningClass, run::Run,
     run_status::RunPhase, vm_size::VmSize,
@@ -27,6 +28,27 @@ pub struct Caches {
     pub sizes: Cache<VmSize>,
     /// All classes.
     pub classes: Cache<ProvisioningClass>,
+}
+
+/// How often the first lists are looked for. Only at start, for the fraction of a second that they take.
+const LISTED_POLL: std::time::Duration = std::time::Duration::from_millis(20);
+
+impl Caches {
+    /// Waits until every cache has its first list. A plan from half a world would be safe and wrong: it would ask for
+    /// nodes that are there.
+    pub async fn wait_until_listed(&self, token: &CancellationToken) {
+        let Self { clusters, nodes, runs, sizes, classes } = self;
+        let listed = || {
+            clusters.is_initialised()
+                && nodes.is_initialised()
+                && runs.is_initialised()
+                && sizes.is_initialised()
+                && classes.is_initialised()
+        };
+        while !listed() && !token.is_cancelled() {
+            tokio::time::sleep(LISTED_POLL).await;
+        }
+    }
 }
 
 /// The index entry of the Clusters of one name.

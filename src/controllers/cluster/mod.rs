@@ -24,8 +24,47 @@ use kube::Client;
 use crate::clock::SharedClock;
 use crate::kubernetes::error::{Error, ErrorKind};
 use crate::kubernetes::key::ObjectKey;
+use crate::kubernetes::workqueue::{self, Queue};
+use crate::tasks::Tasks;
+use crate::telemetry::metrics::{ControllerName, Metrics};
+use crate::telemetry::readiness::Readiness;
 
 pub use caches::{Caches, watch};
+
+/// What the controller is started with.
+pub struct Setup<'a> {
+    /// The connection.
+    pub client: Client,
+    /// The time.
+    pub clock: SharedClock,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Waits for the first lists.
+    pub readiness: Readiness,
+    /// Clusters reconciled at a time.
+    pub concurrency: usize,
+    /// Where everything runs.
+    pub tasks: &'a mut Tasks,
+}
+
+/// Starts the watches and the queue.
+pub fn start(setup: Setup<'_>) {
+    let Setup { client, clock, metrics, readiness, concurrency, tasks } = setup;
+    let queue = Queue::new(ControllerName::Cluster, clock.clone(), concurrency, metrics.clone());
+    let woken = queue.clone();
+    let caches = watch(&client, tasks, &readiness, &metrics, move |key| woken.trigger(key));
+    let context = Arc::new(Context::new(client, clock, caches));
+    let token = tasks.token();
+    tasks.spawn("cluster controller", async move {
+        context.caches.wait_until_listed(&token).await;
+        queue
+            .run(token, |key| {
+                let context = Arc::clone(&context);
+                async move { reconcile(&context, &key).await.map(|wake_at| workqueue::Outcome { wake_at }) }
+            })
+            .await
+    });
+}
 
 /// What a reconcile needs.
 pub struct Context {
@@ -49,12 +88,15 @@ impl Context {
 /// it before the conflict was seen.
 const AFTER_CONFLICT: SignedDuration = SignedDuration::from_millis(200);
 
+/// After a request failed. One object that the API server refuses must not slow the whole Cluster down, so this is no
+/// growing back-off; and a plan is cheap, so it may be tried this often.
+const AFTER_FAILURE: SignedDuration = SignedDuration::from_secs(2);
+
 /// Decides about and acts for the Clusters of one name: the one that is there, and any that were there before it and
 /// left nodes behind. Returns when to look again if nothing changes.
 pub async fn reconcile(context: &Arc<Context>, key: &ObjectKey) -> Result<Option<Timestamp>, Error> {
     let now = context.clock.now();
     let mut next_look = None;
-    let mut failure = None;
     for scope in observe::observe(context, key).await? {
         let plan = trainyard_planner::plan(&scope.snapshot, now);
         let mut outcome = execute::execute(context, &scope, &plan.actions).await;
@@ -64,12 +106,8 @@ pub async fn reconcile(context: &Arc<Context>, key: &ObjectKey) -> Result<Option
             outcome.merge(afterwards::afterwards(context, &scope, &plan).await);
         }
         next_look = earliest([next_look, plan.wake_at, outcome.look_again_at(now), reported.rest_at]);
-        failure = failure.or(outcome.failure);
     }
-    match failure {
-        Some(error) => Err(error),
-        None => Ok(next_look),
-    }
+    Ok(next_look)
 }
 
 fn earliest(times: impl IntoIterator<Item = Option<Timestamp>>) -> Option<Timestamp> {
@@ -77,12 +115,12 @@ fn earliest(times: impl IntoIterator<Item = Option<Timestamp>>) -> Option<Timest
 }
 
 /// What came of carrying out some actions.
-#[derive(Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Outcome {
-    /// Something had changed since it was observed: look again soon.
+    /// Actions given up because something had changed since it was observed.
     conflicts: usize,
-    /// The first request that failed for another reason.
-    failure: Option<Error>,
+    /// Actions whose request failed for another reason.
+    failures: usize,
 }
 
 impl Outcome {
@@ -99,24 +137,26 @@ impl Outcome {
                 );
                 self.conflicts += 1;
             }
-            _ => {
+            ErrorKind::Forbidden
+            | ErrorKind::Invalid
+            | ErrorKind::Throttled
+            | ErrorKind::Unavailable
+            | ErrorKind::Bug => {
                 tracing::warn!(cluster = scope, action, error = error.chain(), "action failed");
-                if self.failure.is_none() {
-                    self.failure = Some(error);
-                }
+                self.failures += 1;
             }
         }
     }
 
     fn merge(&mut self, other: Self) {
         self.conflicts += other.conflicts;
-        if self.failure.is_none() {
-            self.failure = other.failure;
-        }
+        self.failures += other.failures;
     }
 
-    fn look_again_at(&self, now: Timestamp) -> Option<Timestamp> {
-        (self.conflicts > 0).then(|| now.checked_add(AFTER_CONFLICT).unwrap_or(now))
+    fn look_again_at(self, now: Timestamp) -> Option<Timestamp> {
+        let conflict = (self.conflicts > 0).then_some(AFTER_CONFLICT);
+        let failure = (self.failures > 0).then_some(AFTER_FAILURE);
+        conflict.or(failure).map(|pause| now.checked_add(pause).unwrap_or(now))
     }
 }
 

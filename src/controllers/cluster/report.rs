@@ -134,13 +134,12 @@ async fn store_queue(
     let urgent_count = urgent.len();
     shown.truncate(allowed);
     urgent.extend(shown);
-    let results: Vec<(usize, Result<(), Error>)> = stream::iter(urgent.into_iter().enumerate())
-        .map(|(index, (light, report))| async move {
-            (index, write_entry(context, light, &queue_entry(report), now).await)
-        })
-        .buffer_unordered(CONCURRENT_WRITES)
-        .collect()
-        .await;
+    let writes: Vec<_> = urgent
+        .into_iter()
+        .enumerate()
+        .map(|(index, (light, report))| write_nth(context, index, light, report, now))
+        .collect();
+    let results: Vec<_> = stream::iter(writes).buffer_unordered(CONCURRENT_WRITES).collect().await;
     let mut stored = true;
     for (index, result) in results {
         stored &= result.is_ok() || index >= urgent_count;
@@ -154,6 +153,16 @@ fn held_run(action: &trainyard_planner::Action) -> Option<&str> {
         trainyard_planner::Action::Hold { run, .. } => Some(&run.uid),
         _ => None,
     }
+}
+
+async fn write_nth(
+    context: &Context,
+    index: usize,
+    light: &LightRun,
+    report: &RunReport,
+    now: Timestamp,
+) -> (usize, Result<(), Error>) {
+    (index, write_entry(context, light, &queue_entry(report), now).await)
 }
 
 async fn write_entry(

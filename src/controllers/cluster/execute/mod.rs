@@ -20,16 +20,17 @@ use crate::kubernetes::error::Error;
 pub async fn execute(context: &Context, scope: &Scope, actions: &[Action]) -> Outcome {
     let mut outcome = Outcome::default();
     for batch in actions.chunk_by(|a, b| may_go_together(a, b)) {
-        let results: Vec<(&'static str, Result<(), Error>)> = stream::iter(batch)
-            .map(|action| async move { (name(action), carry_out(context, scope, action).await) })
-            .buffer_unordered(CONCURRENT_WRITES)
-            .collect()
-            .await;
+        let actions: Vec<_> = batch.iter().map(|action| named(context, scope, action)).collect();
+        let results: Vec<_> = stream::iter(actions).buffer_unordered(CONCURRENT_WRITES).collect().await;
         for (action, result) in results {
             outcome.add(action, &scope.snapshot.cluster, result);
         }
     }
     outcome
+}
+
+async fn named(context: &Context, scope: &Scope, action: &Action) -> (&'static str, Result<(), Error>) {
+    (name(action), carry_out(context, scope, action).await)
 }
 
 /// Two allocations of one plan may share a node, as may two dropped claims; they then go one after the other.
