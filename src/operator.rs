@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::{SharedClock, SystemClock},
+    controllers,
     kubernetes::{
         client::{self, ConnectError},
         events::Events,
@@ -21,7 +22,7 @@ use crate::{
     settings::Settings,
     tasks::{Fault, Tasks},
     telemetry::{
-        metrics::Metrics,
+        metrics::{ControllerName, Metrics},
         readiness::Readiness,
         server::{self, ServerError, Shown},
         shutdown,
@@ -96,6 +97,14 @@ fn start(context: &Context, tasks: &mut Tasks) {
         context.metrics.clone(),
         tasks,
     );
+    controllers::cluster::start(controllers::cluster::Setup {
+        client: context.client.clone(),
+        clock: context.clock.clone(),
+        metrics: context.metrics.clone(),
+        readiness: context.readiness.clone(),
+        concurrency: context.settings.concurrency(ControllerName::Cluster),
+        tasks,
+    });
 }
 
 /// Waits for the lease, acts while holding it, and gives it back.
