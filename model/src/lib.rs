@@ -1,1 +1,5 @@
-//! Placeholder header, replaced when the crate gets its first module.
+//! From the wire to what cannot be wrong, and back. Pure: no client, no clock, nothing asynchronous.
+//!
+//! * [`node`]: the state of a ClusterNode, from what is seen of its machine.
+
+pub mod node;
