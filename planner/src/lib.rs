@@ -15,7 +15,7 @@ pub use capacity::Capacity;
 pub use identity::{NodeName, RunId, Zone};
 pub use report::{NodeCounts, NodeReason, NodeReport, PoolHealth, PoolReport, Report, RunReport, WaitReason};
 pub use snapshot::{
-    ActiveRun, Backoff, Claim, DirectiveKind, DirectiveReason, Failure, FailureCause, GivenDirective,
+    ActiveRun, Backoff, Claim, DirectiveKind, DirectiveReason, EndedAttempt, Failure, FailureCause, GivenDirective,
     GrowthBlock, Hold, HoldReason, Lifetime, Machine, Node, Placement, Policy, Priority, Progress, QueuedRun,
     RequestedShare, RetireReason, Retired, Snapshot,
 };

@@ -7,9 +7,11 @@
 //! * [`error`]: what went wrong, and by [`error::ErrorKind`] what a controller should do about it.
 //! * [`read`]: live reads, past every cache.
 //! * [`apply`]: every way to write, each with the precondition it was decided on.
+//! * [`backoff`]: how long a failing object must wait.
 //! * [`watch`], [`cache`], [`key`]: caches that follow the API server and tell who changed.
 
 pub mod apply;
+pub mod backoff;
 pub mod cache;
 pub mod client;
 pub mod error;
