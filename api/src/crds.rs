@@ -33,7 +33,7 @@ pub fn crd_files() -> Vec<(String, String)> {
 
 /// All CRDs as one stream of YAML documents.
 pub fn crds_yaml() -> String {
-    crd_files().into_iter().map(|(_, text)| format!("---\n{text}")).collect()
+    crd_files().into_iter().flat_map(|(_, text)| ["---\n".to_owned(), text]).collect()
 }
 
 fn promised_form(crd: CustomResourceDefinition) -> CustomResourceDefinition {

@@ -275,7 +275,7 @@ pub struct QueuedRun {
 }
 
 /// How much of each of its nodes a run asks for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum RequestedShare {
     /// The whole node, whatever its capacity.

@@ -1,6 +1,7 @@
 //! `controlplane`: a local Kubernetes control plane by hand. `build`, `up`, `down`, `list`.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -93,21 +94,41 @@ async fn up(name: &str, no_karpenter: bool) -> Result<()> {
     Ok(())
 }
 
-/// Runs `up` in a process of its own and waits for the line it prints.
+/// Runs `up` in a process of its own and waits for the line it prints. That process keeps none of our outputs open:
+/// whoever reads them shall see their end when this one ends.
 fn detach(name: &str, no_karpenter: bool) -> Result<()> {
+    let mut messages = unnamed_file()?;
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["up", "--name", name]).stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
+    command
+        .args(["up", "--name", name])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(messages.try_clone()?)
+        .process_group(0);
     if no_karpenter {
         command.arg("--no-karpenter");
     }
     let mut child = command.spawn().context("starting the process that holds the control plane")?;
     let mut line = String::new();
     BufReader::new(child.stdout.take().context("its output is a pipe")?).read_line(&mut line)?;
+    let mut said = String::new();
+    messages.seek(SeekFrom::Start(0))?;
+    messages.read_to_string(&mut said)?;
+    eprint!("{said}");
     if line.is_empty() {
         bail!("it did not come up ({})", child.wait()?);
     }
     print!("{line}");
     Ok(())
+}
+
+/// A file that ends with the last process that has it open.
+fn unnamed_file() -> Result<File> {
+    let path = folder_of(&format!(".messages-{}", std::process::id()));
+    std::fs::create_dir_all(path.parent().context("it is in a folder")?)?;
+    let file = File::options().read(true).append(true).create_new(true).open(&path)?;
+    std::fs::remove_file(path)?;
+    Ok(file)
 }
 
 fn down(name: &str) -> Result<()> {

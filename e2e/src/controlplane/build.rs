@@ -16,6 +16,9 @@ use tokio::time::Instant;
 
 use super::binaries::{bin_folder, source};
 
+/// Without the state of this checkout in the programs, which would make every commit a new build.
+const BUILD_FLAGS: [&str; 1] = ["-buildvcs=false"];
+
 /// One Go module folder and what is made of it.
 struct Family {
     folder: &'static str,
@@ -148,7 +151,9 @@ impl Family {
             let target = bin.join(program);
             let built = self
                 .go()
-                .args(["build", "-buildvcs=false", "-ldflags", &flags, "-o"])
+                .arg("build")
+                .args(BUILD_FLAGS)
+                .args(["-ldflags", &flags, "-o"])
                 .arg(&target)
                 .arg(package)
                 .status()
@@ -184,8 +189,8 @@ impl Family {
             hash.update(file.file_name().unwrap_or_default().as_encoded_bytes());
             hash.update(fs::read(file).with_context(|| format!("reading {}", file.display()))?);
         }
-        hash.update(format!("{:?}{:?}{:?}", self.programs, self.stamps, self.assets));
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        hash.update(format!("{BUILD_FLAGS:?}{:?}{:?}{:?}", self.programs, self.stamps, self.assets));
+        Ok(format!("{:x}", hash.finalize()))
     }
 
     /// `v1.2.3`, as `go.mod` requires it.

@@ -23,7 +23,7 @@ pub(super) const REFUSALS: &str = "refusals.json";
 /// The zones every size is offered in, in both capacity types, `on-demand` and `spot`.
 pub const ZONES: [&str; 2] = ["zone-a", "zone-b"];
 
-/// The one KWOKNodeClass, made at start.
+/// The one `KWOKNodeClass`, made at start.
 pub const NODE_CLASS: &str = "default";
 
 /// What the cloud under Karpenter refuses from now on; an empty value refuses nothing.
@@ -33,8 +33,8 @@ pub struct Refusals {
     /// Rules, the first that matches an offering decides.
     pub refuse: Vec<Refusal>,
     /// Waited in every launch.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "go_duration")]
-    pub launch_delay: Option<Duration>,
+    #[serde(serialize_with = "go_duration")]
+    pub launch_delay: Duration,
 }
 
 /// Refuses offerings that match every field that is set. A claim is refused when none is left that it accepts.
@@ -86,8 +86,8 @@ impl Serialize for LaunchError {
     }
 }
 
-fn go_duration<S: serde::Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&format!("{}ms", value.unwrap_or_default().as_millis()))
+fn go_duration<S: serde::Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&format!("{}ms", value.as_millis()))
 }
 
 /// Replaces the rules; Karpenter reads them at the next launch.

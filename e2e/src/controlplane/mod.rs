@@ -141,7 +141,7 @@ impl fmt::Display for Timings {
 }
 
 impl ControlPlane {
-    /// Starts a control plane and returns when it answers, the `default` ServiceAccount exists, and kwok and
+    /// Starts a control plane and returns when it answers, the account `default` exists, and kwok and
     /// Karpenter, where wanted, have read what there is.
     pub async fn start(options: Options) -> Result<Self> {
         match std::env::var_os("TRAINYARD_E2E_CONTEXT") {
@@ -177,7 +177,7 @@ impl ControlPlane {
         client_of(&self.kubeconfig).await
     }
 
-    /// Writes a kubeconfig for a ServiceAccount that exists, with a token for a day.
+    /// Writes a kubeconfig for a `ServiceAccount` that exists, with a token for a day.
     pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> Result<PathBuf> {
         let spec = TokenRequestSpec { expiration_seconds: Some(24 * 3600), ..TokenRequestSpec::default() };
         let request = TokenRequest { spec, ..TokenRequest::default() };
@@ -192,7 +192,7 @@ impl ControlPlane {
         Ok(path)
     }
 
-    /// A new client that has the rights of a ServiceAccount and no others.
+    /// A new client that has the rights of a `ServiceAccount` and no others.
     pub async fn service_account_client(&self, namespace: &str, name: &str) -> Result<kube::Client> {
         client_of(&self.service_account_kubeconfig(namespace, name).await?).await
     }

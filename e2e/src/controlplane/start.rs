@@ -150,8 +150,9 @@ impl Ours {
 
     async fn probe(&self, component: Component, kubeconfig: &Path) -> Result<()> {
         match component {
-            // The API server is not ready without it.
-            Component::Etcd | Component::Scheduler => Ok(()),
+            Component::Etcd => http_ok(self.ports.etcd(), "/health"),
+            // It speaks TLS with a certificate of its own making; that it listens says enough.
+            Component::Scheduler => connect(self.ports.scheduler()).map(|_| ()),
             Component::ApiServer => {
                 let request = http::Request::get("/readyz").body(Vec::new())?;
                 let answer = client_of(kubeconfig).await?.request_text(request).await?;
@@ -169,12 +170,17 @@ impl Ours {
 
 /// Asks a plain HTTP server of this machine, which answers at once or not at all.
 fn http_ok(port: u16, path: &str) -> Result<()> {
-    let limit = Duration::from_secs(1);
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), limit)?;
-    stream.set_read_timeout(Some(limit))?;
+    let mut stream = connect(port)?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let status = answer.lines().next().unwrap_or_default();
     if status.contains(" 200 ") { Ok(()) } else { bail!("{path} answers {status:?}") }
+}
+
+fn connect(port: u16) -> Result<TcpStream> {
+    let limit = Duration::from_secs(1);
+    let stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    Ok(stream)
 }
