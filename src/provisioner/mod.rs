@@ -28,7 +28,7 @@ use trainyard_model::node::seen::{LastWords, Machine, Owner};
 
 use crate::{tasks::Tasks, telemetry::metrics::Metrics};
 
-pub use engines::Engines;
+pub use engines::{EngineKind, Engines};
 pub use error::Error;
 
 /// One Cluster, whose machines are meant.

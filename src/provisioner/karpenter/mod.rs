@@ -114,6 +114,18 @@ impl Karpenter {
         Released { machine_uid: release.machine.uid.clone(), result: self.destroy(pool, release).await }
     }
 
+    /// The Node that the ClusterNode's status names, if it is still that one.
+    async fn known_node(&self, node: &ClusterNode) -> Result<Option<NodeFacts>, Error> {
+        let status = node.status.as_ref();
+        let Some((name, uid)) =
+            status.and_then(|status| status.node_name.as_ref().zip(status.node_uid.as_ref()))
+        else {
+            return Ok(None);
+        };
+        let found = read::get(&self.nodes(), name).await?;
+        Ok(found.filter(|found| found.uid().as_ref() == Some(uid)).and_then(|found| NodeFacts::of(&found)))
+    }
+
     async fn request(&self, wanted: &Wanted) -> Result<Launched, Error> {
         let node = &wanted.node;
         let owner_uid = node.uid().unwrap_or_default();
@@ -240,10 +252,9 @@ impl Provisioner for Karpenter {
             .reduce(|claim| ClaimFacts::of(&claim))
             .index(|claim| claim.cluster_uid.clone())
             .notify(move |change| {
-                change
-                    .sides()
-                    .filter_map(|claim| claim.cluster_uid.as_deref())
-                    .for_each(|uid| wake(Woken::Pool(uid)))
+                for uid in change.sides().filter_map(|claim| claim.cluster_uid.as_deref()) {
+                    wake(Woken::Pool(uid));
+                }
             })
             .start(starting.tasks, &readiness, starting.metrics);
         let wake = Arc::clone(&starting.wake);
@@ -252,10 +263,9 @@ impl Provisioner for Karpenter {
             .reduce(|node| facts::node(&node))
             .index(|node| facts::cluster_uid(&node.labels).map(str::to_owned))
             .notify(move |change| {
-                change
-                    .sides()
-                    .filter_map(|node| facts::cluster_uid(&node.labels))
-                    .for_each(|uid| wake(Woken::Pool(uid)))
+                for uid in change.sides().filter_map(|node| facts::cluster_uid(&node.labels)) {
+                    wake(Woken::Pool(uid));
+                }
             })
             .start(starting.tasks, &readiness, starting.metrics);
         let wake = Arc::clone(&starting.wake);
@@ -290,30 +300,18 @@ impl Provisioner for Karpenter {
 
     async fn look_up(&self, pool: &Pool, node: &ClusterNode) -> Result<Option<Machine>, Error> {
         let uid = node.uid().unwrap_or_default();
+        let known = self.known_node(node).await?;
         let cached = self.followed()?.nodes.indexed(&pool.uid);
-        let of_this_node = |machine: &Machine| machine.owner.as_ref().is_some_and(|owner| owner.uid == uid);
-        if let Some(claim) = read::get(&self.claims(), &node.name_any()).await?
-            && let Some(facts) = ClaimFacts::of(&claim)
-        {
-            let machine = facts::machines([&facts], cached.iter().map(|one| &**one)).into_iter().next();
-            if let Some(machine) = machine.filter(of_this_node) {
-                return Ok(Some(machine));
-            }
-        }
-        let status = node.status.as_ref();
-        if let Some((name, uid)) =
-            status.and_then(|status| status.node_name.as_ref().zip(status.node_uid.as_ref()))
-            && let Some(found) = read::get(&self.nodes(), name).await?
-            && found.uid().as_ref() == Some(uid)
-            && let Some(facts) = NodeFacts::of(&found)
-        {
-            return Ok(Some(facts::bare(&facts)));
-        }
-        Ok(cached.iter().map(|node| facts::bare(node)).find(|machine| {
-            // The Node of the status was just looked for and is gone, whatever the cache still says.
-            of_this_node(machine)
-                && status.is_none_or(|status| status.node_uid.as_deref() != Some(&machine.uid))
-        }))
+        // The Node of the status was just looked for; whatever the cache says of that one is older.
+        let status_uid = node.status.as_ref().and_then(|status| status.node_uid.as_deref());
+        let others = cached.iter().map(|one| &**one).filter(|one| Some(one.uid.as_str()) != status_uid);
+        let nodes: Vec<_> = known.iter().chain(others).collect();
+
+        let claim = read::get(&self.claims(), &node.name_any()).await?;
+        let claim = claim.as_ref().and_then(ClaimFacts::of);
+        let machines = facts::machines(claim.as_ref(), nodes);
+        let is_its = |machine: &Machine| machine.owner.as_ref().is_some_and(|owner| owner.uid == uid);
+        Ok(machines.into_iter().filter(is_its).max_by_key(|machine| machine.backing.is_some()))
     }
 
     async fn ensure(&self, _: &Pool, wanted: &[Wanted]) -> Result<Vec<Launch>, Error> {
