@@ -4,6 +4,7 @@
 //! * [`operator`]: starts everything below and stops it together.
 //! * [`settings`]: flags and environment, the only place that reads them.
 //! * [`clock`]: the only source of time.
+//! * [`provisioner`]: the engines that make machines.
 //! * [`tasks`]: the long-running tasks, which live and die together.
 //! * [`kubernetes`]: how requests, watches, Events, the work queue and the lease work; no rule of trainyard.
 //! * [`telemetry`]: logs, metrics, health.
@@ -12,6 +13,7 @@ pub mod clock;
 pub mod controllers;
 pub mod kubernetes;
 pub mod operator;
+pub mod provisioner;
 pub mod settings;
 pub mod tasks;
 pub mod telemetry;

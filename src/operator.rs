@@ -19,6 +19,7 @@ use crate::{
         events::Events,
         leader::{Election, Lost, Term},
     },
+    provisioner::{Engines, karpenter::Karpenter},
     settings::Settings,
     tasks::{Fault, Tasks},
     telemetry::{
@@ -90,19 +91,27 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
 
 /// Starts everything that acts, as `tasks`. Called once this process may act.
 fn start(context: &Context, tasks: &mut Tasks) {
-    let _events = Events::start(
-        context.client.clone(),
-        &context.settings.identity(),
-        context.clock.clone(),
-        context.metrics.clone(),
+    let Context { client, clock, metrics, readiness, settings } = context;
+    let events = Events::start(client.clone(), &settings.identity(), clock.clone(), metrics.clone(), tasks);
+    let engines = Engines::new(Arc::new(Karpenter::new(client.clone(), clock.clone())));
+    let nodes = controllers::node::NodeController::start(controllers::node::Setup {
+        client: client.clone(),
+        clock: clock.clone(),
+        engines: engines.clone(),
+        events,
         tasks,
-    );
+        readiness,
+        metrics,
+    });
+    let token = tasks.token();
+    tasks.spawn("node controller", nodes.run(token));
     controllers::cluster::start(controllers::cluster::Setup {
-        client: context.client.clone(),
-        clock: context.clock.clone(),
-        metrics: context.metrics.clone(),
-        readiness: context.readiness.clone(),
-        concurrency: context.settings.concurrency(ControllerName::Cluster),
+        client: client.clone(),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        engines,
+        concurrency: settings.concurrency(ControllerName::Cluster),
         tasks,
     });
 }

@@ -25,6 +25,7 @@ use crate::clock::SharedClock;
 use crate::kubernetes::error::{Error, ErrorKind};
 use crate::kubernetes::key::ObjectKey;
 use crate::kubernetes::workqueue::{self, Queue};
+use crate::provisioner::Engines;
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::{ControllerName, Metrics};
 use crate::telemetry::readiness::Readiness;
@@ -41,6 +42,8 @@ pub struct Setup<'a> {
     pub metrics: Metrics,
     /// Waits for the first lists.
     pub readiness: Readiness,
+    /// The engines, asked whether they could make machines of a class.
+    pub engines: Engines,
     /// Clusters reconciled at a time.
     pub concurrency: usize,
     /// Where everything runs.
@@ -49,11 +52,11 @@ pub struct Setup<'a> {
 
 /// Starts the watches and the queue.
 pub fn start(setup: Setup<'_>) {
-    let Setup { client, clock, metrics, readiness, concurrency, tasks } = setup;
+    let Setup { client, clock, metrics, readiness, engines, concurrency, tasks } = setup;
     let queue = Queue::new(ControllerName::Cluster, clock.clone(), concurrency, metrics.clone());
     let woken = queue.clone();
     let caches = watch(&client, tasks, &readiness, &metrics, move |key| woken.trigger(key));
-    let context = Arc::new(Context::new(client, clock, caches));
+    let context = Arc::new(Context::new(client, clock, engines, caches));
     let token = tasks.token();
     tasks.spawn("cluster controller", async move {
         context.caches.wait_until_listed(&token).await;
@@ -72,6 +75,8 @@ pub struct Context {
     pub client: Client,
     /// The time.
     pub clock: SharedClock,
+    /// The engines.
+    pub engines: Engines,
     /// What the watches have seen.
     pub caches: Caches,
     memory: memory::Memory,
@@ -79,8 +84,8 @@ pub struct Context {
 
 impl Context {
     /// A controller that has written nothing yet.
-    pub fn new(client: Client, clock: SharedClock, caches: Caches) -> Self {
-        Self { client, clock, caches, memory: memory::Memory::default() }
+    pub fn new(client: Client, clock: SharedClock, engines: Engines, caches: Caches) -> Self {
+        Self { client, clock, engines, caches, memory: memory::Memory::default() }
     }
 }
 
@@ -105,7 +110,13 @@ pub async fn reconcile(context: &Arc<Context>, key: &ObjectKey) -> Result<Option
         if reported.stored {
             outcome.merge(afterwards::afterwards(context, &scope, &plan).await);
         }
-        next_look = earliest([next_look, plan.wake_at, outcome.look_again_at(now), reported.rest_at]);
+        next_look = earliest([
+            next_look,
+            plan.wake_at,
+            outcome.look_again_at(now),
+            reported.rest_at,
+            scope.recheck_at,
+        ]);
     }
     Ok(next_look)
 }

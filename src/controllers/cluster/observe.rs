@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
 use kube::Api;
-use trainyard_api::cluster::Cluster;
+use trainyard_api::cluster::{Cluster, ClusterErrorCode};
 use trainyard_api::names::Finalizer;
 use trainyard_model::catalogue::{self, Refusal, Resolved};
 use trainyard_model::snapshot::{World, assemble, node::LightNode, run::LightRun, run::Standing};
@@ -20,6 +21,7 @@ use crate::kubernetes::apply;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::key::ObjectKey;
 use crate::kubernetes::read;
+use crate::provisioner::{Pool, Validity};
 
 /// One Cluster with everything that was observed of it.
 pub struct Scope {
@@ -35,6 +37,8 @@ pub struct Scope {
     pub catalogue: Result<Resolved, Refusal>,
     /// The planner's view of all that.
     pub snapshot: Snapshot,
+    /// When to look again whether the engine's refusal is mended: nothing tells.
+    pub recheck_at: Option<Timestamp>,
 }
 
 /// Observes all Clusters of that name, present and past. Empty when there is nothing of any.
@@ -63,12 +67,12 @@ pub async fn observe(context: &Context, key: &ObjectKey) -> Result<Vec<Scope>, E
         let names: HashSet<&str> = orphans.iter().map(|node| node.name.as_str()).collect();
         let theirs: Vec<Arc<LightRun>> = runs.iter().filter(|run| is_live_on(run, &names)).cloned().collect();
         taken.extend(theirs.iter().map(|run| run.id.uid.clone()));
-        scopes.push(scope(context, key, None, orphans, theirs));
+        scopes.push(scope(context, key, None, orphans, theirs).await);
     }
     if let Some(cluster) = cluster {
         let cluster = with_finalizer(context, cluster).await?;
         let rest = runs.into_iter().filter(|run| !taken.contains(&run.id.uid)).collect();
-        scopes.push(scope(context, key, Some(cluster), own, rest));
+        scopes.push(scope(context, key, Some(cluster), own, rest).await);
     }
     Ok(scopes)
 }
@@ -114,21 +118,16 @@ async fn with_finalizer(context: &Context, cluster: Arc<Cluster>) -> Result<Arc<
     }
 }
 
-fn scope(
+async fn scope(
     context: &Context,
     key: &ObjectKey,
     cluster: Option<Arc<Cluster>>,
     nodes: Vec<Arc<LightNode>>,
     runs: Vec<Arc<LightRun>>,
 ) -> Scope {
-    let catalogue = match &cluster {
-        Some(cluster) => {
-            let (sizes, classes) = (context.caches.sizes.all(), context.caches.classes.all());
-            let sizes: Vec<_> = sizes.iter().map(AsRef::as_ref).collect();
-            let classes: Vec<_> = classes.iter().map(AsRef::as_ref).collect();
-            catalogue::resolve(cluster, &sizes, &classes)
-        }
-        None => Err(catalogue::cluster_gone()),
+    let (catalogue, recheck_at) = match &cluster {
+        Some(cluster) => catalogue_of(context, key, cluster).await,
+        None => (Err(catalogue::cluster_gone()), None),
     };
     let cluster_key = key.to_string();
     let snapshot = {
@@ -149,5 +148,46 @@ fn scope(
         runs: runs.into_iter().map(|run| (run.id.uid.clone(), run)).collect(),
         catalogue,
         snapshot,
+        recheck_at,
+    }
+}
+
+/// How often a refusal of the engine is looked at again. A person who mends a class watches; a read costs little.
+const RECHECK_EVERY: SignedDuration = SignedDuration::from_secs(10);
+
+/// The Cluster's size and class, and whether the engine could make machines with them.
+async fn catalogue_of(
+    context: &Context,
+    key: &ObjectKey,
+    cluster: &Cluster,
+) -> (Result<Resolved, Refusal>, Option<Timestamp>) {
+    let resolved = {
+        let (sizes, classes) = (context.caches.sizes.all(), context.caches.classes.all());
+        let sizes: Vec<_> = sizes.iter().map(AsRef::as_ref).collect();
+        let classes: Vec<_> = classes.iter().map(AsRef::as_ref).collect();
+        catalogue::resolve(cluster, &sizes, &classes)
+    };
+    let resolved = match resolved {
+        Ok(resolved) => resolved,
+        Err(refusal) => return (Err(refusal), None),
+    };
+    let Some(engine) = context.engines.of(&resolved.engine) else { return (Ok(resolved), None) };
+    let pool = Pool {
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        uid: cluster.metadata.uid.clone().unwrap_or_default(),
+    };
+    match engine.validate(&pool, &resolved.engine).await {
+        Ok(Validity::Usable) => (Ok(resolved), None),
+        Ok(Validity::Refused(refused)) => {
+            let refusal =
+                Refusal { code: ClusterErrorCode::ProvisioningClassInvalid, message: refused.message };
+            (Err(refusal), context.clock.now().checked_add(RECHECK_EVERY).ok())
+        }
+        // Whether it could is not known. Asking for a node is harmless then: the node controller meets the same fault.
+        Err(error) => {
+            tracing::warn!(cluster = %key, %error, "the engine was not asked whether its class is usable");
+            (Ok(resolved), None)
+        }
     }
 }
