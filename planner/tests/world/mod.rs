@@ -4,6 +4,8 @@
 //! party does.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod executor;
+
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
@@ -138,5 +140,64 @@ impl World {
             self.live.ended.iter().filter(|ended| ended.run == run.id).map(|ended| ended.attempt).max();
         run.next_attempt = last.unwrap_or(0) + 1;
         self.live.queued.push(run);
+    }
+}
+
+impl World {
+    /// A live read: is there a claim of the attempt on each of its nodes?
+    pub fn is_fully_claimed(&self, run: &RunId, attempt: i64) -> bool {
+        self.live.active.iter().filter(|active| active.id == *run && active.attempt == attempt).all(
+            |active| {
+                active.nodes.iter().all(|name| {
+                    self.live.nodes.iter().any(|node| {
+                        node.name == *name
+                            && node.claims.iter().any(|claim| claim.run == *run && claim.attempt == attempt)
+                    })
+                })
+            },
+        )
+    }
+
+    /// The run controller's third step: pods may start only when a live read shows every claim and no directive.
+    pub fn launch_if_whole(&mut self, name: &str) {
+        let ready = self.live.active.iter().any(|run| {
+            run.id.name == name
+                && run.progress == Progress::Allocated
+                && run.directive.is_none()
+                && self.is_fully_claimed(&run.id, run.attempt)
+        });
+        if ready {
+            self.launch(name);
+        }
+    }
+
+    /// What must be so after every single write, whoever made it.
+    pub fn is_safe(&self) -> Result<(), String> {
+        for node in &self.live.nodes {
+            let running: Vec<_> = self
+                .live
+                .active
+                .iter()
+                .filter(|run| run.progress >= Progress::Launched && run.nodes.contains(&node.name))
+                .map(|run| &run.id.name)
+                .collect();
+            if running.len() > 1 {
+                return Err(format!("{} runs {running:?} at once", node.name));
+            }
+            if node.released && !running.is_empty() && node.machine != Machine::Gone {
+                return Err(format!("{} is destroyed under {running:?}", node.name));
+            }
+        }
+        for run in self.live.active.iter().filter(|run| run.progress >= Progress::Launched) {
+            for name in &run.nodes {
+                let Some(node) = self.live.nodes.iter().find(|node| node.name == *name) else {
+                    return Err(format!("{name} is forgotten under {}", run.id));
+                };
+                if !node.claims.iter().any(|claim| claim.run == run.id && claim.attempt == run.attempt) {
+                    return Err(format!("{} lost its claim on {name}", run.id));
+                }
+            }
+        }
+        Ok(())
     }
 }
