@@ -1,8 +1,9 @@
 //! The long-running tasks of the process, and the rule that they live and die together.
 //!
 //! A task that ends by itself, fails or panics is a fault: a controller that silently stopped is worse than a process
-//! that restarts. On the first fault, as on a request to shut down, the token is cancelled; every task then finishes
-//! the step it is in and returns. [`Tasks::run`] reports the fault, and `main` turns it into an exit code.
+//! that restarts. On the first fault all tasks are dropped where they are, as a crash would do, and nothing more is
+//! written. On a request to shut down the token is cancelled, and every task finishes the step it is in and returns.
+//! [`Tasks::run`] reports the fault, and `main` turns it into an exit code.
 
 use std::{error::Error as StdError, panic::AssertUnwindSafe, time::Duration};
 
@@ -86,41 +87,39 @@ impl Tasks {
         });
     }
 
-    /// Runs until the token is cancelled and all tasks have finished, or until the first fault, after which the token
-    /// is cancelled and the other tasks finish.
+    /// Runs until the token is cancelled and all tasks have finished, or until the first fault, at which all other
+    /// tasks are dropped.
     pub async fn run(mut self) -> Result<(), Fault> {
-        let mut fault = None;
         let token = self.token.clone();
-        while fault.is_none() && !token.is_cancelled() {
+        while !token.is_cancelled() {
             tokio::select! {
                 () = token.cancelled() => {}
                 ended = self.set.join_next() => match ended {
-                    Some(ended) => fault = Self::fault_of(ended, token.is_cancelled()),
+                    Some(ended) => Self::judge(ended, token.is_cancelled())?,
                     None => token.cancelled().await,
                 },
             }
         }
-        token.cancel();
         let rest = async {
             while let Some(ended) = self.set.join_next().await {
-                let later = Self::fault_of(ended, true);
-                fault = fault.take().or(later);
+                Self::judge(ended, true)?;
             }
+            Ok(())
         };
-        if tokio::time::timeout(FINISH_WITHIN, rest).await.is_err() {
-            let stuck = Fault::Stuck { count: self.set.len(), within: FINISH_WITHIN };
-            fault = fault.or(Some(stuck));
-        }
-        fault.map_or(Ok(()), Err)
+        let finished = tokio::time::timeout(FINISH_WITHIN, rest).await;
+        finished.unwrap_or_else(|_| Err(Fault::Stuck { count: self.set.len(), within: FINISH_WITHIN }))
     }
 
-    fn fault_of(ended: Result<Result<Ended, Fault>, tokio::task::JoinError>, may_end: bool) -> Option<Fault> {
+    fn judge(
+        ended: Result<Result<Ended, Fault>, tokio::task::JoinError>,
+        may_end: bool,
+    ) -> Result<(), Fault> {
         match ended {
-            Ok(Ok((_, Ok(())))) if may_end => None,
-            Ok(Ok((task, Ok(())))) => Some(Fault::Ended { task }),
-            Ok(Ok((task, Err(source)))) => Some(Fault::Failed { task, source }),
-            Ok(Err(fault)) => Some(fault),
-            Err(join) => Some(Fault::Panicked { task: "unknown", message: join.to_string() }),
+            Ok(Ok((_, Ok(())))) if may_end => Ok(()),
+            Ok(Ok((task, Ok(())))) => Err(Fault::Ended { task }),
+            Ok(Ok((task, Err(source)))) => Err(Fault::Failed { task, source }),
+            Ok(Err(fault)) => Err(fault),
+            Err(join) => Err(Fault::Panicked { task: "unknown", message: join.to_string() }),
         }
     }
 }
@@ -161,14 +160,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_panic_stops_all() {
         let mut tasks = Tasks::new(CancellationToken::new());
-        let token = tasks.token();
-        tasks.spawn("steady", until(token.clone()));
+        let steady = std::sync::Arc::new(());
+        let held = steady.clone();
+        tasks.spawn("steady", async move {
+            let _held = held;
+            std::future::pending::<Result<(), Anything>>().await
+        });
         tasks.spawn("broken", async {
             if true { panic!("index out of range") } else { Ok::<(), Anything>(()) }
         });
         let fault = tasks.run().await.expect_err("a panic is a fault");
         assert_eq!(fault.to_string(), "task broken panicked: index out of range");
-        assert!(token.is_cancelled());
+        tokio::task::yield_now().await;
+        assert_eq!(std::sync::Arc::strong_count(&steady), 1, "the other task was dropped");
     }
 
     #[tokio::test(start_paused = true)]

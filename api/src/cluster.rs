@@ -115,6 +115,17 @@ fn min_is_at_most_max() -> kube::core::Rule {
         .field_path(".minNodes")
 }
 
+/// Node names are made from ordinals: one given twice would let two machines pass for one.
+fn ordinals_only_grow() -> kube::core::Rule {
+    kube::core::Rule::new(
+        "!has(oldSelf.lastNodeOrdinal) || \
+         (has(self.lastNodeOrdinal) && self.lastNodeOrdinal >= oldSelf.lastNodeOrdinal)",
+    )
+    .message("lastNodeOrdinal never goes down: ordinals are not used again")
+    .field_path(".lastNodeOrdinal")
+    .reason(kube::core::Reason::FieldValueForbidden)
+}
+
 closed_set! {
     /// AmlCompute's `provisioningState`: the Cluster as an object.
     ProvisioningState {
@@ -208,8 +219,9 @@ closed_set! {
 }
 
 /// What is, in AmlCompute's words.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = ordinals_only_grow())]
 pub struct ClusterStatus {
     /// The Cluster as an object.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -53,6 +53,9 @@ const INSTEAD: &str = "a ClusterNode is written by trainyard only; delete it to 
     validation = schema::immutable("engine", INSTEAD),
     validation = released_is_final(),
     validation = released_has_no_claims(),
+    validation = final_retirement_stays(),
+    validation = claimed_is_not_idle(),
+    validation = last_claim_starts_the_idle_clock(),
 )]
 pub struct ClusterNodeSpec {
     /// The Cluster it belongs to. Nodes are found by the UID, never by owner reference.
@@ -382,6 +385,32 @@ pub struct ClusterNodeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = schema::INTEGER_MAX))]
     pub observed_generation: Option<i64>,
+}
+
+/// The reasons of [`RetireReason::is_final`].
+fn final_retirement_stays() -> kube::core::Rule {
+    kube::core::Rule::new(
+        "!has(oldSelf.retired) || !(oldSelf.retired.reason in ['Deleted', 'Lost', 'Preempted', 'Unusable']) || \
+         has(self.retired)",
+    )
+    .message("retired cannot be undone for the reasons Deleted, Lost, Preempted and Unusable")
+    .field_path(".retired")
+    .reason(kube::core::Reason::FieldValueForbidden)
+}
+
+fn claimed_is_not_idle() -> kube::core::Rule {
+    kube::core::Rule::new("!has(self.idleSince) || !has(self.claims) || size(self.claims) == 0")
+        .message("idleSince must be removed by the write that adds the first claim")
+        .field_path(".idleSince")
+}
+
+fn last_claim_starts_the_idle_clock() -> kube::core::Rule {
+    kube::core::Rule::new(
+        "!has(oldSelf.claims) || size(oldSelf.claims) == 0 || (has(self.claims) && size(self.claims) > 0) || \
+         has(self.idleSince)",
+    )
+    .message("idleSince must be set by the write that removes the last claim")
+    .field_path(".idleSince")
 }
 
 fn released_is_final() -> kube::core::Rule {

@@ -137,7 +137,7 @@ impl Condition {
 }
 
 /// The condition of that type, if there is one.
-pub fn find<'a>(conditions: &'a [Condition], kind: impl std::fmt::Display) -> Option<&'a Condition> {
+pub fn find(conditions: &[Condition], kind: impl std::fmt::Display) -> Option<&Condition> {
     let kind = kind.to_string();
     conditions.iter().find(|c| c.r#type == kind)
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::closed_set::closed_set;
 use crate::schema;
+use crate::variables;
 
 /// Most workers of a Run. `TF_CONFIG` lists every one, and one environment variable holds 128 KiB.
 pub const MAX_WORKERS: i32 = 1000;
@@ -51,7 +52,7 @@ pub struct TensorFlow {
 }
 
 /// One role. What it does not write is the Run's.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TensorFlowRole {
     /// How many processes.
@@ -69,6 +70,7 @@ pub struct TensorFlowRole {
     /// Beside the Run's `environment`; of one name, this one counts.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::environment")]
+    #[x_kube(validation = variables::names_are_valid(), validation = variables::role_leaves_ours_alone())]
     pub environment: BTreeMap<String, String>,
 }
 

@@ -1,5 +1,6 @@
 //! What a machine is asked for with, and what keeps others off it: shared by ProvisioningClass and ClusterNode.
 
+use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -58,8 +59,9 @@ closed_set! {
 }
 
 /// A toleration of run pods, for taints that the machines have by themselves (`sku=gpu:NoSchedule`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = toleration_is_whole())]
 pub struct Toleration {
     /// Key of the taint; with `operator: Exists`, none means every taint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,8 +113,9 @@ closed_set! {
 }
 
 /// A condition on a label of the machine to be made: the form of a node selector requirement.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = values_fit_the_operator())]
 pub struct Requirement {
     /// Label key, as `kubernetes.io/arch`.
     #[schemars(schema_with = "schema::qualified_name")]
@@ -127,4 +130,22 @@ pub struct Requirement {
         extend("x-kubernetes-list-type" = "atomic")
     )]
     pub values: Vec<String>,
+}
+
+/// Kubernetes refuses the pod otherwise.
+fn toleration_is_whole() -> kube::core::Rule {
+    kube::core::Rule::new("self.operator == 'Exists' ? !has(self.value) : has(self.key)").message(
+        "a toleration with operator Exists has no value; one with operator Equal, the default, has a key",
+    )
+}
+
+/// Karpenter refuses the NodeClaim otherwise.
+fn values_fit_the_operator() -> kube::core::Rule {
+    kube::core::Rule::new(
+        "self.operator in ['In', 'NotIn'] ? has(self.values) && size(self.values) > 0 : \
+         self.operator in ['Gt', 'Lt'] ? has(self.values) && size(self.values) == 1 && \
+         self.values[0].matches('^[0-9]{1,9}$') : \
+         !has(self.values) || size(self.values) == 0",
+    )
+    .message("values must be there for In and NotIn, be one whole number for Gt and Lt, and be absent for Exists and DoesNotExist")
 }

@@ -55,17 +55,15 @@ pub struct ProvisioningClassSpec {
 }
 
 /// How Karpenter makes the machines.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KarpenterEngine {
     /// Karpenter's own object with subnets, VM image and operating system.
     pub node_class_ref: NodeClassRef,
     /// Further requirements of every NodeClaim. Instance type, zone, capacity type and host name are trainyard's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(
-        length(max = 32),
-        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["key"])
-    )]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    #[x_kube(validation = requirements_are_not_ours())]
     pub requirements: Vec<Requirement>,
 }
 
@@ -146,6 +144,18 @@ pub struct ProvisioningClassStatus {
 /// With one engine so far, this also keeps the engine's kind from changing.
 fn exactly_one_engine() -> kube::core::Rule {
     kube::core::Rule::new("has(self.karpenter)").message("exactly one engine is needed: write karpenter")
+}
+
+/// Karpenter itself refuses the other keys of its domain and the host name.
+fn requirements_are_not_ours() -> kube::core::Rule {
+    kube::core::Rule::new(
+        "self.all(r, !r.key.startsWith('karpenter.sh/') && !(r.key in ['node.kubernetes.io/instance-type', \
+         'topology.kubernetes.io/zone', 'kubernetes.io/hostname']))",
+    )
+    .message(
+        "requirements must not name the instance type, the zone, the host name or a karpenter.sh label: \
+         they follow from the Cluster's vmSize and vmPriority and from placement.zones",
+    )
 }
 
 fn same_zone_names_zones() -> kube::core::Rule {

@@ -4,6 +4,9 @@
 //! All of `spec` but `priority`, `suspend` and `cancel` is fixed at creation: an attempt that is started again must be
 //! the same training.
 
+// The fields of `EnvVarSource` are named as in a pod.
+#![allow(clippy::struct_field_names)]
+
 use std::collections::BTreeMap;
 
 use kube::{CustomResource, KubeSchema};
@@ -16,6 +19,7 @@ use crate::duration::Duration;
 use crate::names;
 use crate::run_status::RunStatus;
 use crate::schema;
+use crate::variables;
 
 /// Most nodes of one Run.
 pub const MAX_NODES: i32 = 1000;
@@ -68,7 +72,10 @@ const INSTEAD: &str = "only priority, suspend and cancel can be changed; create 
     validation = parameter_servers_fit(),
     validation = every_node_has_a_process(),
     validation = processes_fit(),
-    validation = variables_are_set_once(),
+    validation = variables::run_leaves_ours_alone(),
+    validation = variables::tensorflow_leaves_ours_alone(),
+    validation = variables::pytorch_leaves_ours_alone(),
+    validation = variables::are_set_once(),
 )]
 pub struct RunSpec {
     /// The Cluster it runs on, in the same namespace. Cannot be changed.
@@ -97,7 +104,7 @@ pub struct RunSpec {
     /// Environment variables by name, at most 100. Cannot be changed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::environment")]
-    #[x_kube(validation = variable_names())]
+    #[x_kube(validation = variables::names_are_valid())]
     pub environment: BTreeMap<String, String>,
     /// How its processes find each other; absent, one process on each node that is told nothing. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -220,7 +227,7 @@ impl Default for Retries {
 }
 
 /// Additions to a Run's pods.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodTemplate {
     /// Environment variables whose value comes from elsewhere, at most 100. None may be in `environment`, too.
@@ -233,6 +240,7 @@ pub struct PodTemplate {
     /// Annotations by key, at most 32.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::annotations")]
+    #[x_kube(validation = annotations_are_not_ours())]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -357,19 +365,10 @@ fn processes_fit() -> kube::core::Rule {
     .field_path(".distribution.tensorflow.worker.count")
 }
 
-fn variables_are_set_once() -> kube::core::Rule {
-    kube::core::Rule::new(
-        "!has(self.environment) || !has(self.podTemplate) || !has(self.podTemplate.env) || \
-         self.podTemplate.env.all(e, !(e.name in self.environment))",
-    )
-    .message("a variable must be in environment or in podTemplate.env, not in both")
-    .field_path(".podTemplate.env")
-}
-
-fn variable_names() -> kube::core::Rule {
-    kube::core::Rule::new("self.all(name, name.matches('^[A-Za-z_][A-Za-z0-9_]*$'))").message(
-        "names of environment variables must have only letters, digits and '_', and not start with a digit",
-    )
+/// Keys of our own domain say things about a pod that only trainyard knows.
+fn annotations_are_not_ours() -> kube::core::Rule {
+    kube::core::Rule::new("self.all(key, !key.startsWith('trainyard.dev/'))")
+        .message("annotations under trainyard.dev/ are trainyard's own")
 }
 
 fn value_or_value_from() -> kube::core::Rule {

@@ -4,6 +4,8 @@
 //! controller all the rest. The enums a reader must survive end in `Unknown`, written by a newer version.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::KubeSchema;
+use kube::core::{Reason, Rule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -114,8 +116,9 @@ closed_set! {
 }
 
 /// What trainyard answers about a Run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = end_is_a_one_way_door(), validation = cancel_is_latched())]
 pub struct RunStatus {
     /// Where it is; absent until it is first seen, which means Queued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -181,8 +184,9 @@ pub struct RunStatus {
 }
 
 /// The nodes of one attempt: the commit of the protocol.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = allocation_is_a_commit(), validation = directive_is_final())]
 pub struct Allocation {
     /// Number of the attempt, from 1; grows by one with every allocation, started or not.
     #[schemars(range(min = 1, max = 1_000_000_000))]
@@ -385,8 +389,13 @@ closed_set! {
 }
 
 /// One attempt, from the moment its allocation was answered.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = first_result_wins(),
+    validation = gone_stays_gone(),
+    validation = launched_stays_launched(),
+)]
 pub struct Attempt {
     /// Its number, that of its allocation.
     #[schemars(range(min = 1, max = 1_000_000_000))]
@@ -468,4 +477,104 @@ pub struct RoleStatus {
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub failed: i32,
+}
+
+// The rules below are the last line of defence of the protocol: they hold whatever a stale or paused process writes.
+
+fn end_is_a_one_way_door() -> Rule {
+    Rule::new(
+        "!has(oldSelf.phase) || !(oldSelf.phase in ['Completed', 'Failed', 'Canceled']) || \
+         (has(self.phase) && self.phase == oldSelf.phase)",
+    )
+    .message("phase cannot be changed any more: the Run has ended")
+    .field_path(".phase")
+    .reason(Reason::FieldValueForbidden)
+}
+
+fn cancel_is_latched() -> Rule {
+    Rule::new("!has(oldSelf.cancelRequestedTime) || has(self.cancelRequestedTime)")
+        .message("cancelRequestedTime cannot be unset: cancel is latched")
+        .field_path(".cancelRequestedTime")
+        .reason(Reason::FieldValueForbidden)
+}
+
+fn allocation_is_a_commit() -> Rule {
+    Rule::new(
+        "self.attempt > oldSelf.attempt || (self.attempt == oldSelf.attempt && \
+         has(self.nodes) == has(oldSelf.nodes) && (!has(self.nodes) || self.nodes == oldSelf.nodes))",
+    )
+    .message("the nodes of an attempt cannot be changed, and attempts only grow: allocate the next attempt")
+    .field_path(".nodes")
+    .reason(Reason::FieldValueForbidden)
+}
+
+fn directive_is_final() -> Rule {
+    Rule::new(
+        "self.attempt > oldSelf.attempt || !has(oldSelf.directive) || (has(self.directive) && \
+         self.directive.kind == oldSelf.directive.kind && self.directive.reason == oldSelf.directive.reason)",
+    )
+    .message("a directive is final for its attempt")
+    .field_path(".directive")
+    .reason(Reason::FieldValueForbidden)
+}
+
+/// An older version reads a cause it does not know as `Unknown` and writes that back: better than being stuck.
+fn first_result_wins() -> Rule {
+    Rule::new(
+        "!has(oldSelf.cause) || (has(self.cause) && (self.cause == oldSelf.cause || self.cause == 'Unknown'))",
+    )
+    .message("the cause of an attempt's end cannot be changed: the first one recorded stays")
+    .field_path(".cause")
+    .reason(Reason::FieldValueForbidden)
+}
+
+fn gone_stays_gone() -> Rule {
+    Rule::new("!has(oldSelf.podsGone) || !oldSelf.podsGone || (has(self.podsGone) && self.podsGone)")
+        .message("podsGone cannot be unset: the attempt's nodes may be in use by others")
+        .field_path(".podsGone")
+        .reason(Reason::FieldValueForbidden)
+}
+
+fn launched_stays_launched() -> Rule {
+    Rule::new("!has(oldSelf.launched) || has(self.launched)")
+        .message("launched cannot be unset: pods of the attempt may run")
+        .field_path(".launched")
+        .reason(Reason::FieldValueForbidden)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_newer_version_wrote_can_still_be_read() {
+        let status: RunStatus = serde_json::from_value(serde_json::json!({
+            "phase": "Hibernating",
+            "reason": "Snow",
+            "attempts": [{"number": 1, "cause": "Weather"}],
+            "queue": {"reason": "Winter"},
+            "somethingNew": {"a": 1},
+        }))
+        .expect("unknown values are no error");
+        assert_eq!(status.phase, Some(RunPhase::Unknown));
+        assert_eq!(status.reason, Some(RunReason::Unknown));
+        assert_eq!(status.attempts[0].cause, Some(AttemptCause::Unknown));
+        assert_eq!(status.queue.and_then(|queue| queue.reason), Some(QueueReason::Unknown));
+    }
+
+    #[test]
+    fn only_three_phases_are_terminal() {
+        let terminal: Vec<_> = RunPhase::ALL.iter().filter(|phase| phase.is_terminal()).collect();
+        assert_eq!(terminal, [&RunPhase::Completed, &RunPhase::Failed, &RunPhase::Canceled]);
+    }
+
+    #[test]
+    fn the_text_of_a_value_is_the_text_on_the_wire() {
+        for phase in RunPhase::ALL {
+            assert_eq!(serde_json::to_value(phase).ok(), Some(phase.as_str().into()));
+        }
+        for role in RoleName::ALL {
+            assert_eq!(serde_json::to_value(role).ok(), Some(role.as_str().into()));
+        }
+    }
 }

@@ -1,1 +1,3 @@
-//! .
+//! Tests against a real API server, and the local control plane they run on.
+
+pub mod controlplane;

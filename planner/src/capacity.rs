@@ -4,6 +4,7 @@
 //! runs on one machine is the same arithmetic.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -60,5 +61,12 @@ impl Capacity {
                 .map(|name| (name.clone(), with(at(&self.accelerators, name), at(&other.accelerators, name))))
                 .collect(),
         }
+    }
+}
+
+impl fmt::Display for Capacity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cpu {}m, memory {} MiB", self.cpu_millis, self.memory_bytes >> 20)?;
+        self.accelerators.iter().try_for_each(|(name, count)| write!(f, ", {name} {count}"))
     }
 }

@@ -5,17 +5,35 @@
 //! input gives the same plan, in the operator, in `kubectl trainyard plan`, in a simulation.
 
 pub mod action;
+mod backfill;
 pub mod capacity;
+pub mod check;
+mod clock;
+pub mod effect;
+mod explain;
+mod gang;
+mod growth;
 pub mod identity;
+mod placement;
+mod policy;
+mod queue;
+mod refusals;
 pub mod report;
+mod shrink;
 pub mod snapshot;
+mod supply;
+mod upkeep;
+pub mod wait;
+mod world;
 
 pub use action::{Action, DropBasis, Plan};
 pub use capacity::Capacity;
 pub use identity::{NodeName, RunId, Zone};
+pub use policy::plan;
 pub use report::{NodeCounts, NodeReason, NodeReport, PoolHealth, PoolReport, Report, RunReport, WaitReason};
 pub use snapshot::{
-    ActiveRun, Backoff, Claim, DirectiveKind, DirectiveReason, Failure, FailureCause, GivenDirective,
-    GrowthBlock, Hold, HoldReason, Lifetime, Machine, Node, Placement, Policy, Priority, Progress, QueuedRun,
-    RequestedShare, RetireReason, Retired, Snapshot,
+    ActiveRun, Backoff, Claim, DirectiveKind, DirectiveReason, EndedAttempt, Failure, FailureCause,
+    GivenDirective, GrowthBlock, Hold, HoldReason, Lifetime, Machine, Node, Placement, Policy, Priority,
+    Progress, QueuedRun, RequestedShare, RetireReason, Retired, Snapshot,
 };
+pub use wait::{Machines, Wait};

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::{NodeName, RunId, Zone};
 use crate::snapshot::{Backoff, Hold};
+use crate::wait::Wait;
 
 /// The state of one Cluster after the plan's actions, as far as they can be foreseen.
 #[must_use = "an unread report is not actionable"]
@@ -93,16 +94,27 @@ pub struct RunReport {
     pub run: RunId,
     /// Exact place in the queue, from 1. Rounding for status is the writer's business.
     pub position: i64,
-    /// What it waits for.
-    pub reason: WaitReason,
-    /// That, as a sentence with numbers and names and what to do where a person can.
-    pub message: String,
+    /// What it waits for, with the numbers and names of the sentence.
+    pub wait: Wait,
     /// When it can start at the latest, from limits that users wrote; absent rather than guessed.
     pub estimated_start: Option<Timestamp>,
     /// To be stored: since when nodes have been asked for on its behalf.
     pub gang_since: Option<Timestamp>,
     /// To be stored: its hold.
     pub hold: Option<Hold>,
+}
+
+impl RunReport {
+    /// What it waits for, as a stable code.
+    pub fn reason(&self) -> WaitReason {
+        self.wait.reason()
+    }
+
+    /// That, as a sentence with numbers and names and what to do where a person can. Made when asked for: a queue of
+    /// 50,000 is planned many times for each sentence that is written.
+    pub fn message(&self) -> String {
+        self.wait.to_string()
+    }
 }
 
 /// What a queued run waits for.

@@ -25,6 +25,9 @@ pub struct Snapshot {
     pub queued: Vec<QueuedRun>,
     /// Runs with an allocation whose attempt's pods are not known to be gone.
     pub active: Vec<ActiveRun>,
+    /// Attempts that are over and of which no pod is left, of runs of any standing as far as they are known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<EndedAttempt>,
     /// Failure memory, from `Cluster.status.backoff`.
     pub backoff: Vec<Backoff>,
     /// The highest ordinal ever given to a node of this Cluster, from `Cluster.status.lastNodeOrdinal`.
@@ -272,7 +275,7 @@ pub struct QueuedRun {
 }
 
 /// How much of each of its nodes a run asks for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum RequestedShare {
     /// The whole node, whatever its capacity.
@@ -328,6 +331,16 @@ pub struct ActiveRun {
     /// Whether the user wrote that limit. An end known only from the default is not shown as an estimate.
     #[serde(default)]
     pub limit_by_user: bool,
+}
+
+/// An attempt that is over and of which no pod is left: its claims may go.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndedAttempt {
+    /// Whose.
+    pub run: RunId,
+    /// Its number.
+    pub attempt: i64,
 }
 
 /// How far an attempt got. In this order.

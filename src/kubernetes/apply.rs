@@ -359,3 +359,7 @@ fn is_failed_test(error: &kube::Error) -> bool {
     const SENTENCE: &str = "the server rejected our request due to an error in our request";
     matches!(error, kube::Error::Api(status) if status.code == 422 && status.message.contains(SENTENCE))
 }
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

@@ -235,35 +235,5 @@ fn resource_of(path: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    #[rstest]
-    #[case("GET", "/api/v1/namespaces/a/pods/b", RequestVerb::Get, "pods")]
-    #[case("GET", "/api/v1/namespaces/a/pods", RequestVerb::List, "pods")]
-    #[case("GET", "/api/v1/pods?limit=5", RequestVerb::List, "pods")]
-    #[case("GET", "/api/v1/pods?watch=true&timeoutSeconds=60", RequestVerb::Watch, "pods")]
-    #[case("GET", "/api/v1/namespaces/a", RequestVerb::Get, "namespaces")]
-    #[case("PUT", "/api/v1/namespaces/a/finalize", RequestVerb::Update, "namespaces/finalize")]
-    #[case(
-        "PATCH",
-        "/apis/trainyard.dev/v1alpha1/namespaces/a/runs/b/status",
-        RequestVerb::Patch,
-        "runs/status"
-    )]
-    #[case("DELETE", "/apis/karpenter.sh/v1/nodeclaims/x", RequestVerb::Delete, "nodeclaims")]
-    #[case("POST", "/apis/events.k8s.io/v1/namespaces/a/events", RequestVerb::Create, "events")]
-    #[case("GET", "/version", RequestVerb::List, "other")]
-    fn a_request_is_labelled(
-        #[case] method: &str,
-        #[case] uri: &str,
-        #[case] verb: RequestVerb,
-        #[case] resource: &str,
-    ) {
-        let request = Request::builder().method(method).uri(uri).body(()).expect("a valid request");
-        assert_eq!(verb_of(&request), verb);
-        assert_eq!(resource_of(request.uri().path()), resource);
-    }
-}
+#[path = "client_tests.rs"]
+mod tests;

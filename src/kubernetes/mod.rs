@@ -7,14 +7,20 @@
 //! * [`error`]: what went wrong, and by [`error::ErrorKind`] what a controller should do about it.
 //! * [`read`]: live reads, past every cache.
 //! * [`apply`]: every way to write, each with the precondition it was decided on.
+//! * [`workqueue`]: runs a reconcile per key, never twice at once for one key.
+//! * [`backoff`]: how long a failing object must wait.
+//! * [`leader`]: the lease that lets one process act.
 //! * [`watch`], [`cache`], [`key`]: caches that follow the API server and tell who changed.
 
 pub mod apply;
+pub mod backoff;
 pub mod cache;
 pub mod client;
 pub mod error;
 pub mod key;
+pub mod leader;
 pub mod read;
 pub mod watch;
+pub mod workqueue;
 
 pub use error::{Error, ErrorKind};

@@ -29,7 +29,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{cache::Cache, key::ObjectKey, read::Selection};
+use super::{backoff::Waits, cache::Cache, key::ObjectKey, read::Selection};
 use crate::{
     tasks::Tasks,
     telemetry::{
@@ -41,6 +41,11 @@ use crate::{
 /// How long one watch call lasts before it is renewed from where it was. A connection that died in silence is noticed
 /// this late (plus five seconds), and a renewal costs one request: one a minute per kind.
 pub const WATCH_TIME: Duration = Duration::from_mins(1);
+
+/// How long a watch that fails waits before it asks again. A routine end of a watch is no failure and waits not at
+/// all. (kube's own `default_backoff` starts again with every mark that a list begins, so against a list that is
+/// refused it stays at its first step.)
+const RECOVERY: Waits = Waits { first: Duration::from_millis(800), longest: Duration::from_secs(30) };
 
 /// What kubectl leaves on objects it applied: the whole object a second time.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -133,7 +138,7 @@ where
     K: Send + 'static,
 {
     #[expect(clippy::disallowed_methods, reason = "this is the place all other code is sent to")]
-    let events = kube::runtime::watcher(api, config).default_backoff().modify(|object| {
+    let events = kube::runtime::watcher(api, config).modify(|object| {
         let metadata = object.meta_mut();
         metadata.managed_fields = None;
         if let Some(annotations) = &mut metadata.annotations {
@@ -260,6 +265,7 @@ where
     ) {
         // Keys that a list in progress has shown; the others are gone when it ends.
         let mut shown = None;
+        let mut failures = 0;
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
             match event {
@@ -287,9 +293,17 @@ where
                     self.put(key, None);
                 }
                 Err(error) => {
+                    failures += 1;
+                    let wait = RECOVERY.after(failures, self.name);
                     self.metrics.count_watch_fault(self.name, WatchFault::Stream);
-                    tracing::warn!(watch = self.name, %error, "watch failed and will be resumed");
+                    tracing::warn!(watch = self.name, %error, failures, ?wait, "watch failed and will be resumed");
+                    tokio::time::sleep(wait).await;
+                    continue;
                 }
+            }
+            // The mark that a list begins says nothing about whether it will succeed.
+            if shown.is_none() {
+                failures = 0;
             }
         }
     }
@@ -321,3 +335,7 @@ where
         }
     }
 }
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;

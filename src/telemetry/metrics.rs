@@ -49,6 +49,8 @@ pub enum ReconcileOutcome {
     Settled,
     /// Done for now; a later look is scheduled.
     Scheduled,
+    /// Met a newer version than it had read; will be tried again soon.
+    Conflicted,
     /// Failed; will be tried again after a back-off.
     Failed,
 }

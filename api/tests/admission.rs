@@ -1,0 +1,274 @@
+//! The table of accepted and refused objects against the rules of the schemas, without an API server.
+//!
+//! Only an API server judges the rest of a schema (bounds, patterns, unknown fields); the end-to-end tests give it every
+//! case of the table. Here every rule is proven to refuse something, with its message, and to leave the accepted alone.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use kube::core::cel::Validator;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use trainyard_api::{Cluster, ClusterNode, Experiment, ProvisioningClass, Run, VmSize, all_crds};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    kind: String,
+    base: Value,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Case {
+    case: String,
+    with: Option<Value>,
+    repeat: Option<Repeat>,
+    status: Option<Value>,
+    then: Option<Value>,
+    then_status: Option<Value>,
+    #[serde(default)]
+    refused: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Repeat {
+    at: String,
+    times: usize,
+    text: Option<String>,
+    item: Option<Value>,
+    key: Option<String>,
+}
+
+fn tables() -> Vec<Table> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/admission");
+    let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    paths.sort();
+    paths
+        .iter()
+        .map(|path| {
+            serde_saphyr::from_str(&fs::read_to_string(path).unwrap())
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        })
+        .collect()
+}
+
+/// JSON merge patch, RFC 7396.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    let map = target.as_object_mut().unwrap();
+    for (key, value) in patch {
+        if value.is_null() {
+            map.remove(key);
+        } else {
+            merge(map.entry(key.clone()).or_insert(Value::Null), value);
+        }
+    }
+}
+
+impl Repeat {
+    fn put_into(&self, object: &mut Value) {
+        let item = || self.item.clone().unwrap();
+        let value = match (&self.text, &self.key) {
+            (Some(text), None) => Value::String(text.repeat(self.times)),
+            (None, Some(key)) => {
+                Value::Object((0..self.times).map(|i| (format!("{key}{i}"), item())).collect::<Map<_, _>>())
+            }
+            (None, None) => Value::Array(vec![item(); self.times]),
+            (Some(_), Some(_)) => panic!("text and key exclude each other"),
+        };
+        let (holder, last) = self.at.rsplit_once('/').unwrap();
+        match object.pointer_mut(holder).unwrap() {
+            Value::Array(list) => list[last.parse::<usize>().unwrap()] = value,
+            Value::Object(map) => drop(map.insert(last.to_owned(), value)),
+            other => panic!("{} is no place to put something: {other}", self.at),
+        }
+    }
+}
+
+impl Case {
+    /// The object after each step.
+    fn steps(&self, base: &Value) -> Vec<Value> {
+        let mut object = base.clone();
+        if let Some(patch) = &self.with {
+            merge(&mut object, patch);
+        }
+        if let Some(repeat) = &self.repeat {
+            repeat.put_into(&mut object);
+        }
+        let mut steps = vec![object.clone()];
+        for patch in [&self.status, &self.then, &self.then_status].into_iter().flatten() {
+            merge(&mut object, patch);
+            steps.push(object.clone());
+        }
+        steps
+    }
+}
+
+fn schemas() -> BTreeMap<String, Value> {
+    all_crds()
+        .into_iter()
+        .map(|crd| {
+            let version = serde_json::to_value(&crd.spec.versions[0]).unwrap();
+            (crd.spec.names.kind, version["schema"]["openAPIV3Schema"].clone())
+        })
+        .collect()
+}
+
+/// The messages of all rules below a schema.
+fn messages(schema: &Value, found: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(map) => {
+            for rule in map.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten() {
+                let message =
+                    rule["message"].as_str().unwrap_or_else(|| panic!("a rule has no message: {rule}"));
+                found.insert(message.to_owned());
+            }
+            map.values().for_each(|value| messages(value, found));
+        }
+        Value::Array(list) => list.iter().for_each(|value| messages(value, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Puts the items of keyed lists that both objects have at the same places. An API server pairs such items by key, the
+/// evaluator used here by place.
+fn pair(schema: &Value, now: &mut Value, before: &mut Value) {
+    match (now, before) {
+        (Value::Object(now), Value::Object(before)) => {
+            for (name, field) in now {
+                if let Some(old) = before.get_mut(name) {
+                    pair(&schema["properties"][name], field, old);
+                }
+            }
+        }
+        (Value::Array(now), Value::Array(before)) => {
+            let Some(keys) = schema["x-kubernetes-list-map-keys"].as_array() else { return };
+            let key = |item: &Value| -> Vec<Value> {
+                keys.iter().map(|name| item[name.as_str().unwrap()].clone()).collect()
+            };
+            let (old, current): (Vec<_>, Vec<_>) =
+                (before.iter().map(key).collect(), now.iter().map(key).collect());
+            now.sort_by_key(|item| old.iter().position(|k| *k == key(item)).unwrap_or(usize::MAX));
+            before.retain(|item| current.contains(&key(item)));
+            for (item, old) in now.iter_mut().zip(before) {
+                pair(&schema["items"], item, old);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn judge(schema: &Value, object: &Value, before: Option<&Value>) -> Vec<String> {
+    let (mut object, mut before) = (object.clone(), before.cloned());
+    if let Some(before) = &mut before {
+        pair(schema, &mut object, before);
+    }
+    match Validator::new().validate(schema, &object, before.as_ref()) {
+        Ok(()) => vec![],
+        Err(errors) => errors.into_vec().into_iter().map(|error| error.message).collect(),
+    }
+}
+
+fn read_as<T: DeserializeOwned>(object: &Value) -> Result<(), String> {
+    serde_json::from_value::<T>(object.clone()).map(drop).map_err(|error| error.to_string())
+}
+
+fn read(kind: &str, object: &Value) -> Result<(), String> {
+    match kind {
+        "Cluster" => read_as::<Cluster>(object),
+        "ClusterNode" => read_as::<ClusterNode>(object),
+        "Experiment" => read_as::<Experiment>(object),
+        "ProvisioningClass" => read_as::<ProvisioningClass>(object),
+        "Run" => read_as::<Run>(object),
+        "VmSize" => read_as::<VmSize>(object),
+        other => panic!("no kind {other}"),
+    }
+}
+
+#[test]
+fn every_kind_has_a_table() {
+    let kinds: BTreeSet<_> = tables().into_iter().map(|table| table.kind).collect();
+    assert_eq!(kinds, schemas().into_keys().collect());
+}
+
+#[test]
+fn accepted_objects_pass_every_rule_and_can_be_read() {
+    let schemas = schemas();
+    for table in tables() {
+        for case in table.cases.iter().filter(|case| case.refused.is_empty()) {
+            let mut before = None;
+            for object in case.steps(&table.base) {
+                let refusals = judge(&schemas[&table.kind], &object, before.as_ref());
+                assert_eq!(refusals, Vec::<String>::new(), "{}: {}", table.kind, case.case);
+                assert_eq!(read(&table.kind, &object), Ok(()), "{}: {}", table.kind, case.case);
+                before = Some(object);
+            }
+        }
+    }
+}
+
+#[test]
+fn each_rule_refuses_with_the_message_of_the_table() {
+    let schemas = schemas();
+    for table in tables() {
+        let schema = &schemas[&table.kind];
+        let mut rules = BTreeSet::new();
+        messages(schema, &mut rules);
+        for case in &table.cases {
+            let wanted: Vec<_> =
+                case.refused.iter().filter(|part| rules.iter().any(|m| m.contains(part.as_str()))).collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            let steps = case.steps(&table.base);
+            let (last, earlier) = steps.split_last().unwrap();
+            let refusals = judge(schema, last, earlier.last());
+            for part in wanted {
+                assert!(
+                    refusals.iter().any(|message| message.contains(part.as_str())),
+                    "{}: {}: no {part:?} in {refusals:?}",
+                    table.kind,
+                    case.case
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn no_rule_is_without_a_case_it_refuses() {
+    let schemas = schemas();
+    for table in tables() {
+        let mut rules = BTreeSet::new();
+        messages(&schemas[&table.kind], &mut rules);
+        rules.retain(|message| {
+            !table.cases.iter().flat_map(|case| &case.refused).any(|part| message.contains(part.as_str()))
+        });
+        assert_eq!(rules, BTreeSet::new(), "{} has rules that no case proves", table.kind);
+    }
+}
+
+#[test]
+fn every_refusal_names_a_part_of_the_message() {
+    for table in tables() {
+        let names: BTreeSet<_> = table.cases.iter().map(|case| &case.case).collect();
+        assert_eq!(names.len(), table.cases.len(), "{}: two cases have one name", table.kind);
+        for case in &table.cases {
+            assert!(case.refused.iter().all(|part| part.len() > 8), "{}: {}", table.kind, case.case);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! EASY backfill: the first run that must wait for running runs gets nodes reserved and a time; a run behind it may use
+//! them meanwhile if its user promised that it ends before.
+//!
+//! Made anew with every plan and never stored: a reservation is what follows from the queue, not a promise to anyone.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::clock;
+use crate::snapshot::{QueuedRun, RequestedShare};
+use crate::supply::{Reach, Supply};
+use crate::wait::Wait;
+use crate::world::{Ends, NodeState, World};
+
+/// So much time a machine that is yet to be asked for is given to boot, when a run shall use it before a reservation
+/// begins. As the longest boot limit of the engines (15 minutes) and some: a machine that comes too late is paid for in vain, a
+/// chance that is missed costs only a later start.
+const BOOT_ALLOWANCE: SignedDuration = SignedDuration::from_mins(20);
+
+/// The nodes set aside for one run.
+pub(crate) struct Reservation<'a> {
+    pub run: &'a QueuedRun,
+    idle: i64,
+    busy: i64,
+    /// When all of them are free at the latest; `None` when nobody can know.
+    free_at: Option<Timestamp>,
+    /// The same, if it follows from limits that users wrote.
+    pub promised_by_users: Option<Timestamp>,
+}
+
+impl Reservation<'_> {
+    /// What its run waits for.
+    pub(crate) fn wait(&self, run: &QueuedRun) -> Wait {
+        Wait::NodesBusy {
+            needed: run.node_count,
+            idle: self.idle,
+            busy: self.busy,
+            free_at: self.promised_by_users,
+        }
+    }
+}
+
+/// What a run behind a reservation may take.
+pub(crate) struct Window {
+    pub existing: Reach,
+    pub new: Reach,
+    existing_closes: Option<Timestamp>,
+    new_closes: Option<Timestamp>,
+}
+
+impl Window {
+    /// The window of `run` at `now`. It only closes: the reservation's time stands still while the run's end moves on.
+    pub(crate) fn of(run: &QueuedRun, reservation: Option<&Reservation>, now: Timestamp) -> Self {
+        let free_at = reservation.and_then(|reservation| reservation.free_at);
+        let existing_closes = free_at.zip(run.user_limit).map(|(time, limit)| clock::before(time, limit));
+        let new_closes = existing_closes.map(|time| clock::before(time, BOOT_ALLOWANCE));
+        let reach = |closes: Option<Timestamp>| match closes {
+            Some(time) if now < time => Reach::Reserved,
+            _ => Reach::Open,
+        };
+        Self { existing: reach(existing_closes), new: reach(new_closes), existing_closes, new_closes }
+    }
+
+    /// Somebody came through it to what exists: when it closes, the plan is another one.
+    pub(crate) fn note_end_for_existing(&self, world: &mut World) {
+        self.existing_closes.into_iter().for_each(|closes| world.note_instant(closes));
+    }
+
+    /// The same for what is to be asked for.
+    pub(crate) fn note_end_for_new(&self, world: &mut World) {
+        self.new_closes.into_iter().for_each(|closes| world.note_instant(closes));
+    }
+}
+
+/// Reserves everything that `run` could have already, and the busy nodes that are free first.
+pub(crate) fn reserve<'a>(world: &World, supply: &mut Supply, run: &'a QueuedRun) -> Reservation<'a> {
+    let [ready_before, ..] = supply.empty_handed(Reach::Open);
+    let lacking = supply.reserve_open(&run.share, run.node_count);
+    let [ready_after, ..] = supply.empty_handed(Reach::Open);
+    let mut busy: Vec<(Ends, usize)> = world
+        .nodes
+        .iter()
+        .enumerate()
+        .filter(|(at, state)| !state.is_gone() && !state.tenants.is_empty() && !supply.is_reserved(*at))
+        .filter_map(|(at, state)| Some((fits_from(state, &run.share)?, at)))
+        .collect();
+    busy.sort_unstable();
+    busy.truncate(lacking as usize);
+    let found = busy.len() as i64;
+    // Sorted: the last to be free decides, and is unknown if any is. Runs whose pods are going have no time at all.
+    let free_at = match busy.last() {
+        Some((Ends::At { time, .. }, _)) if found == lacking => Some(*time),
+        _ => None,
+    };
+    let only_promises = busy.iter().all(|(ends, _)| !matches!(ends, Ends::At { by_default: true, .. }));
+    let [_, coming, room, leaving] = supply.empty_handed(Reach::Reserved);
+    let only_busy = coming + room + leaving == 0;
+    for (_, at) in &busy {
+        supply.reserve(*at);
+    }
+    Reservation {
+        run,
+        idle: ready_before - ready_after,
+        busy: found,
+        free_at,
+        promised_by_users: free_at.filter(|_| only_promises && only_busy),
+    }
+}
+
+/// When the node's tenants have left so much that `share` fits; `None` if it never does.
+fn fits_from(state: &NodeState, share: &RequestedShare) -> Option<Ends> {
+    let mut ends: Vec<_> = state.tenants.iter().map(|tenant| (tenant.ends, &tenant.share)).collect();
+    ends.sort_unstable();
+    match share {
+        RequestedShare::WholeNode => ends.last().map(|(ends, _)| *ends),
+        RequestedShare::Part(share) => {
+            if !state.node.capacity.holds(share) {
+                return None;
+            }
+            let mut free = state.free.clone();
+            let last = ends.last().map(|(ends, _)| *ends);
+            let found = ends.iter().find_map(|(ends, tenant)| {
+                free = free.plus(tenant);
+                free.holds(share).then_some(*ends)
+            });
+            found.or(last)
+        }
+    }
+}

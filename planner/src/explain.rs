@@ -1,0 +1,211 @@
+//! The report: what every run and node waits for, and how the pool stands.
+
+use crate::growth::{Grown, Growth};
+use crate::identity::Zone;
+use crate::placement::Waiting;
+use crate::refusals::Refusals;
+use crate::report::{
+    NodeCounts, NodeReason, NodeReport, PoolHealth, PoolReport, Report, RunReport, WaitReason,
+};
+use crate::shrink::Shrunk;
+use crate::snapshot::{FailureCause, Lifetime, Machine, Placement, RetireReason};
+use crate::wait::counted;
+use crate::world::{NodeState, World};
+
+/// Everything a reader of status wants to know after this plan.
+pub(crate) fn report(
+    world: &World,
+    waiting: Vec<Waiting>,
+    growth: &Growth,
+    grown: &Grown,
+    shrunk: &Shrunk,
+    refusals: Refusals,
+) -> Report {
+    let pool = pool(world, &waiting, growth, grown, shrunk, refusals);
+    let nodes = world.nodes.iter().map(|state| node(world, state, shrunk)).collect();
+    let runs = waiting
+        .into_iter()
+        .enumerate()
+        .map(|(ahead, waiting)| {
+            let Waiting { run, wait, estimated_start, gang_since, hold } = waiting;
+            RunReport {
+                run: run.id.clone(),
+                position: ahead as i64 + 1,
+                wait,
+                estimated_start,
+                gang_since,
+                hold,
+            }
+        })
+        .collect();
+    Report { pool, runs, nodes }
+}
+
+fn pool(
+    world: &World,
+    waiting: &[Waiting],
+    growth: &Growth,
+    grown: &Grown,
+    shrunk: &Shrunk,
+    refusals: Refusals,
+) -> PoolReport {
+    let mut counts = NodeCounts { preparing: grown.requested, ..NodeCounts::default() };
+    let mut current = grown.requested;
+    for state in &world.nodes {
+        if let Some(count) = counter(state, &mut counts) {
+            *count += 1;
+        }
+        let never_came = state.node.machine == Machine::Failed && state.node.first_ready.is_none();
+        current += i64::from(!state.is_gone() && !never_came);
+    }
+    let target = world.staying() + grown.requested + grown.withheld;
+    let (health, message) = health(world, waiting, growth, grown, &counts);
+    PoolReport {
+        current_nodes: current,
+        target_nodes: target,
+        counts,
+        resizing: counts.preparing > 0 || counts.leaving > 0,
+        queued: waiting.len() as i64,
+        active: world.active.len() as i64 + world.decisions.allocations.len() as i64,
+        oldest_queued: waiting.iter().map(|waiting| waiting.run.created).min(),
+        next_scale_down: shrunk.next,
+        backoff: refusals.into_entries(),
+        last_ordinal: grown.last_ordinal,
+        zone: zone(world, growth, grown),
+        health,
+        message,
+    }
+}
+
+/// The zone that is stored changes only when machines are asked for in another one.
+fn zone(world: &World, growth: &Growth, grown: &Grown) -> Option<Zone> {
+    match world.snapshot.policy.placement {
+        Placement::Any => None,
+        Placement::SameZone(_) if grown.requested > 0 => growth.zone.clone(),
+        Placement::SameZone(_) => world.snapshot.zone.clone(),
+    }
+}
+
+/// The count a node belongs to; what is gone belongs to none.
+fn counter<'c>(state: &NodeState, counts: &'c mut NodeCounts) -> Option<&'c mut i64> {
+    let preempted =
+        state.node.failure.as_ref().is_some_and(|failure| failure.cause == FailureCause::Preempted);
+    Some(match state.node.machine {
+        Machine::Gone => return None,
+        _ if preempted => &mut counts.preempted,
+        Machine::Failed => &mut counts.unusable,
+        _ if state.released => &mut counts.leaving,
+        _ if !state.tenants.is_empty() => &mut counts.running,
+        _ if state.retired.is_some() => &mut counts.leaving,
+        Machine::Coming => &mut counts.preparing,
+        Machine::Ready => &mut counts.idle,
+        Machine::NotReady => &mut counts.unusable,
+    })
+}
+
+fn health(
+    world: &World,
+    waiting: &[Waiting],
+    growth: &Growth,
+    grown: &Grown,
+    counts: &NodeCounts,
+) -> (PoolHealth, String) {
+    if world.snapshot.lifetime != Lifetime::Wanted {
+        let left = world.nodes.iter().filter(|state| !state.is_gone()).count() as i64;
+        return (PoolHealth::Deleting, format!("being deleted: {} left", counted(left, "node")));
+    }
+    let blocked_run = || waiting.iter().any(|waiting| waiting.wait.reason() == WaitReason::GrowthBlocked);
+    if let Some(block) = &world.snapshot.policy.growth_blocked
+        && (grown.withheld > 0 || blocked_run())
+    {
+        return (
+            PoolHealth::Blocked,
+            format!("no nodes can be asked for ({}): {}", block.code, block.message),
+        );
+    }
+    if let Some(refusal) = growth.refused.as_ref().filter(|_| grown.withheld > 0) {
+        let (wanted, cause, until) = (counted(grown.withheld, "node"), refusal.cause, refusal.until);
+        let message =
+            format!("{wanted} wanted; refused ({cause:?}), asked again at {until:.0}: {}", refusal.message);
+        return (PoolHealth::BackingOff, message);
+    }
+    let serving = counts.idle + counts.running;
+    let too_many = world.total() - world.maximum;
+    if too_many > 0 {
+        let message =
+            format!("{} more than maxNodes {}, leaving when free", counted(too_many, "node"), world.maximum);
+        (PoolHealth::Resizing, message)
+    } else if serving < world.minimum {
+        (PoolHealth::Resizing, format!("{serving} of minNodes {} ready", world.minimum))
+    } else {
+        let NodeCounts { preparing, idle, running, leaving, unusable, preempted } = *counts;
+        let mut message = format!("{running} running, {idle} idle");
+        for (count, word) in
+            [(preparing, "preparing"), (leaving, "leaving"), (unusable, "unusable"), (preempted, "preempted")]
+        {
+            if count > 0 {
+                message += &format!(", {count} {word}");
+            }
+        }
+        (PoolHealth::Steady, message)
+    }
+}
+
+fn node(world: &World, state: &NodeState, shrunk: &Shrunk) -> NodeReport {
+    let (reason, message) = explain(world, state, shrunk);
+    NodeReport { node: state.node.name.clone(), reason, message }
+}
+
+fn explain(world: &World, state: &NodeState, shrunk: &Shrunk) -> (NodeReason, String) {
+    let why = state.retired.map_or("leaving", retired_because);
+    let failure =
+        state.node.failure.as_ref().map(|failure| format!(": {}", failure.message)).unwrap_or_default();
+    if state.is_gone() {
+        return (NodeReason::Gone, format!("its machine is gone{failure}"));
+    }
+    if state.released {
+        return (NodeReason::Leaving, format!("its machine is being destroyed ({why}{failure})"));
+    }
+    if let Some(first) = state.tenants.first() {
+        let more = match state.tenants.len() - 1 {
+            0 => String::new(),
+            others => format!(" and {others} more"),
+        };
+        return if state.retired.is_some() {
+            (NodeReason::Draining, format!("leaves after {}{more} ({why}{failure})", first.run))
+        } else {
+            (NodeReason::Working, format!("works for {}{more}", first.run))
+        };
+    }
+    match state.node.machine {
+        Machine::Coming => {
+            (NodeReason::Coming, format!("asked for at {:.0}, not ready yet", state.node.requested_at))
+        }
+        Machine::NotReady => (NodeReason::NotReady, "for the moment not ready for runs".to_owned()),
+        _ if state.promised => (NodeReason::KeptForQueue, "idle, kept for a waiting run".to_owned()),
+        _ => {
+            let timeout = world.snapshot.policy.idle_timeout;
+            let leaves = crate::clock::after(state.idle_from.unwrap_or(world.now), timeout);
+            if shrunk.surplus == 0 || leaves <= world.now {
+                let minimum = world.minimum;
+                (NodeReason::KeptForMinimum, format!("idle, kept because minNodes is {minimum}"))
+            } else {
+                (NodeReason::IdleTimer, format!("idle, leaves at {leaves:.0}"))
+            }
+        }
+    }
+}
+
+fn retired_because(reason: RetireReason) -> &'static str {
+    match reason {
+        RetireReason::Idle => "idle for too long",
+        RetireReason::ScaleDown => "more than maxNodes",
+        RetireReason::NotNeeded => "nobody waits for it",
+        RetireReason::ClusterDeleted => "the cluster is being deleted",
+        RetireReason::Deleted => "deleted by hand",
+        RetireReason::Lost => "lost",
+        RetireReason::Preempted => "taken back by the provider",
+        RetireReason::Unusable => "unusable",
+        RetireReason::Failed => "it never came",
+    }
+}

@@ -1,0 +1,104 @@
+//! Asking for machines: where, whether refusals forbid it now, and how many.
+
+use jiff::Timestamp;
+
+use crate::action::Action;
+use crate::identity::Zone;
+use crate::refusals::Refusals;
+use crate::snapshot::{Backoff, Machine, Placement};
+use crate::world::World;
+
+/// Whether and where machines may be asked for in this plan.
+pub(crate) struct Growth {
+    /// The zone to require.
+    pub zone: Option<Zone>,
+    /// Why not now.
+    pub refused: Option<Backoff>,
+    /// A person must act first.
+    blocked: bool,
+    /// When that could change without a change of the snapshot.
+    changes: Option<Timestamp>,
+}
+
+/// What growth came to.
+pub(crate) struct Grown {
+    /// Asked for by this plan.
+    pub requested: i64,
+    /// Wanted, and not asked for because of refusals or a block.
+    pub withheld: i64,
+    pub last_ordinal: i64,
+}
+
+impl Growth {
+    /// Chooses the zone and looks into the memory of refusals.
+    pub(crate) fn new(world: &World, refusals: &Refusals) -> Self {
+        let now = world.now;
+        let blocked = world.snapshot.policy.growth_blocked.is_some();
+        let (zone, free_choice) = match &world.snapshot.policy.placement {
+            Placement::Any => (None, false),
+            Placement::SameZone(zones) => match pinned_zone(world) {
+                Some(zone) => (Some(zone), false),
+                None => {
+                    let open = zones.iter().find(|zone| refusals.against(Some(zone), now).is_none());
+                    let soonest = || {
+                        zones
+                            .iter()
+                            .min_by_key(|zone| refusals.against(Some(zone), now).map(|entry| entry.until))
+                    };
+                    (open.or_else(soonest).cloned(), true)
+                }
+            },
+        };
+        let refused = refusals.against(zone.as_ref(), now).cloned();
+        // With a free choice, the end of any refusal may change the choice.
+        let changes =
+            if free_choice { refusals.ends(now).min() } else { refused.as_ref().map(|entry| entry.until) };
+        Self { zone, refused, blocked, changes }
+    }
+
+    /// Asks for the machines the queue was promised, and for what the minimum lacks.
+    pub(crate) fn request(&self, world: &mut World, for_queue: i64) -> Grown {
+        let mut last_ordinal =
+            world.nodes.iter().map(|state| state.node.ordinal).fold(world.snapshot.last_ordinal, Ord::max);
+        let forbidden = self.blocked || self.refused.is_some();
+        let queue_gets = if forbidden { 0 } else { for_queue };
+        call_back_for_minimum(world, queue_gets);
+        let lacking = (world.minimum - world.staying() - for_queue).max(0);
+        let room = (world.maximum - world.total() - for_queue).max(0);
+        let wanted = for_queue + lacking.min(room);
+        if wanted > 0 && !self.blocked {
+            self.changes.into_iter().for_each(|time| world.note_instant(time));
+        }
+        let requested = if forbidden { 0 } else { wanted };
+        for _ in 0..requested {
+            last_ordinal += 1;
+            world
+                .decisions
+                .requests
+                .push(Action::RequestNode { ordinal: last_ordinal, zone: self.zone.clone() });
+        }
+        Grown { requested, withheld: for_queue + lacking - requested, last_ordinal }
+    }
+}
+
+/// The zone the Cluster is bound to: that of the nodes that serve or come. Leaving and failed ones bind nothing.
+fn pinned_zone(world: &World) -> Option<Zone> {
+    let mut bound = world.nodes.iter().filter(|state| state.stays() || !state.tenants.is_empty()).peekable();
+    bound.peek()?;
+    world.snapshot.zone.clone().or_else(|| bound.find_map(|state| state.node.zone.clone()))
+}
+
+/// Nodes that were about to leave are the cheapest ones to be had.
+fn call_back_for_minimum(world: &mut World, for_queue: i64) {
+    let mut lacking = world.minimum - world.staying() - for_queue;
+    let mut callable: Vec<usize> =
+        (0..world.nodes.len()).filter(|at| world.nodes[*at].can_be_called_back()).collect();
+    callable.sort_by_key(|at| world.nodes[*at].node.machine != Machine::Ready);
+    for at in callable {
+        if lacking <= 0 {
+            break;
+        }
+        world.call_back(at);
+        lacking -= 1;
+    }
+}

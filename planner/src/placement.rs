@@ -1,0 +1,232 @@
+//! Serving the queue: who starts now, who waits for machines, who waits for other runs.
+//!
+//! Runs are served in order. One that cannot start takes what it waits for out of the supply, so that no later run and no
+//! idle timer takes it away: the machines it needs if they can be had without waiting for a run (a promise), or, for the
+//! first that must wait for running runs, their nodes from the time they are free (a reservation).
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::backfill::{self, Reservation};
+use crate::gang;
+use crate::growth::Growth;
+use crate::identity::RunId;
+use crate::snapshot::{Hold, Lifetime, QueuedRun, RequestedShare};
+use crate::supply::{Promise, Reach, Supply};
+use crate::wait::{Machines, Wait};
+use crate::world::World;
+
+/// Runs up to this place are told the name of the run before them. Names change with every run that finishes, and the status of
+/// thousands shall not be rewritten for that.
+const NAMED_POSITIONS: usize = 20;
+
+/// A run that does not start in this plan.
+pub(crate) struct Waiting<'a> {
+    pub run: &'a QueuedRun,
+    pub wait: Wait,
+    pub estimated_start: Option<Timestamp>,
+    pub gang_since: Option<Timestamp>,
+    pub hold: Option<Hold>,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(run: &'a QueuedRun, wait: Wait) -> Self {
+        Self { run, wait, estimated_start: None, gang_since: None, hold: run.hold.clone() }
+    }
+}
+
+/// Serves the queue in order. Those that wait, in that order, are returned.
+pub(crate) fn serve<'a>(
+    world: &mut World<'a>,
+    queue: &[&'a QueuedRun],
+    supply: &mut Supply,
+    growth: &Growth,
+) -> Vec<Waiting<'a>> {
+    let mut waiting = Vec::with_capacity(queue.len());
+    let mut reservation: Option<Reservation<'a>> = None;
+    let mut sizes = Sizes::default();
+    for run in queue.iter().copied() {
+        if let Some(passed_over) = pass_over(world, supply, &mut sizes, run) {
+            waiting.push(passed_over);
+            continue;
+        }
+        let window = backfill::Window::of(run, reservation.as_ref(), world.now);
+        let preferred: Vec<usize> = world
+            .unfinished
+            .get(run.id.uid.as_str())
+            .map(|begun| begun.iter().map(|(at, _)| *at).collect())
+            .unwrap_or_default();
+        if let Some(nodes) = supply.find_now(&run.share, run.node_count, window.existing, &preferred) {
+            if nodes.iter().any(|at| supply.is_reserved(*at)) {
+                window.note_end_for_existing(world);
+            }
+            supply.take_now(&run.share, &nodes);
+            world.allocate(run, nodes);
+            continue;
+        }
+        let later = supply.find_later(&run.share, run.node_count, window.existing, window.new);
+        if let Some(promise) = later {
+            let since = gang::since(run, world.now);
+            if gang::is_over(run, since, world.now) {
+                let hold = gang::next_hold(run, world.now);
+                world.hold(run, hold.clone());
+                waiting.push(Waiting { hold: Some(hold.clone()), ..Waiting::new(run, held(run, &hold)) });
+                continue;
+            }
+            gang::note_timeout(world, run);
+            if promise.on_reserved {
+                window.note_end_for_existing(world);
+            }
+            if promise.new_on_reserved {
+                window.note_end_for_new(world);
+            }
+            let wait = machines_wait(world, supply, growth, run, &promise);
+            keep(world, supply, run, &promise);
+            waiting.push(Waiting { gang_since: Some(since), ..Waiting::new(run, wait) });
+            continue;
+        }
+        if let Some(wait) = needs_blocked_growth(world, &mut sizes, run) {
+            waiting.push(Waiting::new(run, wait));
+            continue;
+        }
+        waiting.push(match &reservation {
+            None => {
+                let made = backfill::reserve(world, supply, run);
+                let mut entry = Waiting::new(run, made.wait(run));
+                entry.estimated_start = made.promised_by_users;
+                reservation = Some(made);
+                entry
+            }
+            Some(holder) => Waiting::new(run, behind(supply, run, holder, waiting.len())),
+        });
+    }
+    waiting
+}
+
+/// Runs that cannot be served whatever there is.
+fn pass_over<'a>(
+    world: &mut World,
+    supply: &Supply,
+    sizes: &mut Sizes<'a>,
+    run: &'a QueuedRun,
+) -> Option<Waiting<'a>> {
+    let wait = if world.snapshot.lifetime != Lifetime::Wanted {
+        Wait::ClusterDeleting
+    } else if run.node_count > world.maximum {
+        Wait::ExceedsMaxNodes { needed: run.node_count, maximum: world.maximum }
+    } else if let Some(hold) = run.hold.as_ref().filter(|hold| hold.until > world.now) {
+        world.note_instant(hold.until);
+        held(run, hold)
+    } else {
+        exceeds_node_size(world, supply, sizes, run)?
+    };
+    Some(Waiting::new(run, wait))
+}
+
+fn held(run: &QueuedRun, hold: &Hold) -> Wait {
+    Wait::CapacityHold { needed: run.node_count, until: hold.until, count: hold.count }
+}
+
+/// How many of the nodes that stay are large enough for a share; counted once for each share, because whole queues ask alike.
+#[derive(Default)]
+struct Sizes<'a> {
+    known: BTreeMap<&'a RequestedShare, i64>,
+}
+
+impl<'a> Sizes<'a> {
+    fn large_enough(&mut self, world: &World, share: &'a RequestedShare) -> i64 {
+        let count = || {
+            let large = world.nodes.iter().filter(|state| {
+                state.stays()
+                    && match share {
+                        RequestedShare::WholeNode => true,
+                        RequestedShare::Part(share) => state.node.capacity.holds(share),
+                    }
+            });
+            large.count() as i64
+        };
+        *self.known.entry(share).or_insert_with(count)
+    }
+}
+
+fn exceeds_node_size<'a>(
+    world: &World,
+    supply: &Supply,
+    sizes: &mut Sizes<'a>,
+    run: &'a QueuedRun,
+) -> Option<Wait> {
+    let RequestedShare::Part(share) = &run.share else { return None };
+    let fits = supply.new_capacity().holds(share) || sizes.large_enough(world, &run.share) >= run.node_count;
+    (!fits).then(|| Wait::ExceedsNodeSize {
+        share: Box::new(share.clone()),
+        node: Box::new(supply.new_capacity().clone()),
+    })
+}
+
+/// A run that needs more nodes than there are, while none can be asked for before a person acts, reserves nothing: its
+/// nodes might stand idle for days.
+fn needs_blocked_growth<'a>(world: &World, sizes: &mut Sizes<'a>, run: &'a QueuedRun) -> Option<Wait> {
+    let block = world.snapshot.policy.growth_blocked.as_ref()?;
+    (run.node_count > sizes.large_enough(world, &run.share)).then(|| Wait::GrowthBlocked {
+        needed: run.node_count,
+        code: block.code.clone(),
+        message: block.message.clone(),
+    })
+}
+
+fn machines_wait(
+    world: &World,
+    supply: &Supply,
+    growth: &Growth,
+    run: &QueuedRun,
+    promise: &Promise,
+) -> Wait {
+    let coming_since = promise
+        .bins
+        .iter()
+        .filter(|at| supply.is_coming(**at))
+        .filter_map(|at| world.nodes.get(*at))
+        .map(|state| state.node.requested_at)
+        .min();
+    let machines = Machines {
+        needed: run.node_count,
+        idle: promise.ready,
+        coming: promise.coming,
+        coming_since,
+        new: promise.new,
+        leaving: promise.leaving,
+    };
+    match &growth.refused {
+        _ if promise.leaving > 0 => Wait::NodesLeaving(machines),
+        Some(refusal) if promise.new > 0 => Wait::CapacityBackoff {
+            machines,
+            cause: refusal.cause,
+            until: refusal.until,
+            message: refusal.message.clone(),
+        },
+        _ => Wait::NodesComing(machines),
+    }
+}
+
+/// Takes what was promised out of the supply.
+fn keep(world: &mut World, supply: &mut Supply, run: &QueuedRun, promise: &Promise) {
+    for at in &promise.bins {
+        if *at < world.nodes.len() {
+            world.call_back(*at);
+            world.nodes[*at].promised = true;
+        }
+    }
+    supply.keep(&run.share, promise);
+}
+
+fn behind(supply: &Supply, run: &QueuedRun, holder: &Reservation, position: usize) -> Wait {
+    let [ready, ..] = supply.empty_handed(Reach::Reserved);
+    let could_start = run.share == RequestedShare::WholeNode && ready >= run.node_count;
+    if could_start {
+        let holder: Option<RunId> = (position < NAMED_POSITIONS).then(|| holder.run.id.clone());
+        Wait::BehindReservation { holder }
+    } else {
+        Wait::BehindInQueue { higher_priority: holder.run.priority > run.priority }
+    }
+}

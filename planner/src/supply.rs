@@ -1,0 +1,426 @@
+//! What can still be had for waiting runs: idle nodes, parts of nodes, nodes on their way, room for new ones.
+//!
+//! In: the world after upkeep. Runs take from it in queue order, so that a node, coming or there, is never counted twice.
+//! Taking for later (`promise`) keeps a node for a run that waits for more of them; reserving keeps it for the run that
+//! waits for busy nodes, and lets only those pass that end in time.
+
+use crate::capacity::Capacity;
+use crate::snapshot::{Machine, RequestedShare};
+use crate::world::World;
+
+/// How near a machine is to being used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    Ready,
+    Coming,
+    New,
+}
+
+/// One machine that is there, comes or could be asked for.
+struct Bin {
+    stage: Stage,
+    free: Capacity,
+    /// Nothing is taken of it.
+    empty: bool,
+    reserved: bool,
+    draining: bool,
+}
+
+/// How many of something are free for everyone, and how many are reserved.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    open: i64,
+    reserved: i64,
+}
+
+impl Count {
+    fn within(self, reach: Reach) -> i64 {
+        match reach {
+            Reach::Open => self.open,
+            Reach::Reserved => self.open + self.reserved,
+        }
+    }
+
+    fn take(&mut self, wanted: i64) {
+        let open = wanted.min(self.open);
+        self.open -= open;
+        self.reserved -= wanted - open;
+    }
+
+    fn reserve(&mut self, wanted: i64) {
+        self.open -= wanted;
+        self.reserved += wanted;
+    }
+}
+
+/// What a run may take of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reach {
+    /// What nobody has reserved.
+    Open,
+    /// That, and what is reserved from a time before which the run must have ended.
+    Reserved,
+}
+
+/// Machines set apart for a run that starts when all are ready.
+#[derive(Debug, Default)]
+pub(crate) struct Promise {
+    /// Bins that exist.
+    pub bins: Vec<usize>,
+    pub ready: i64,
+    pub coming: i64,
+    /// To be asked for.
+    pub new: i64,
+    /// To be asked for later: room that leaving nodes still take.
+    pub leaving: i64,
+    /// Some of `bins` are reserved for another run.
+    pub on_reserved: bool,
+    /// Some of `new` are.
+    pub new_on_reserved: bool,
+}
+
+/// See the module.
+pub(crate) struct Supply {
+    /// First the nodes of the world, by the same index; then new ones.
+    bins: Vec<Bin>,
+    /// Empty ready bins, best first; may name some that are taken since.
+    ready: Vec<usize>,
+    /// Empty coming bins, best first; likewise.
+    coming: Vec<usize>,
+    ready_count: Count,
+    coming_count: Count,
+    room: Count,
+    leaving: Count,
+    new_capacity: Capacity,
+    new: i64,
+    /// Shares that found no place, with the smallest number of nodes that failed: supply only shrinks.
+    hopeless: Vec<(Capacity, Reach, i64)>,
+}
+
+/// So many different failed shares are remembered. Each is compared with each waiting run; more of them would cost more than
+/// they save.
+const MOST_HOPELESS: usize = 16;
+
+impl Supply {
+    /// Everything that the world's nodes and maximum offer.
+    pub(crate) fn new(world: &World) -> Self {
+        let total = world.total();
+        let staying = world.staying();
+        let may_grow = world.snapshot.policy.growth_blocked.is_none();
+        let mut callable = (world.maximum - staying).max(0);
+        let mut supply = Self {
+            bins: Vec::with_capacity(world.nodes.len()),
+            ready: Vec::new(),
+            coming: Vec::new(),
+            ready_count: Count::default(),
+            coming_count: Count::default(),
+            room: Count::default(),
+            leaving: Count::default(),
+            new_capacity: expected_capacity(world),
+            new: 0,
+            hopeless: Vec::new(),
+        };
+        let mut called_back = 0;
+        for (at, state) in world.nodes.iter().enumerate() {
+            let usable = state.stays() || {
+                let usable = callable > 0 && state.can_be_called_back();
+                callable -= i64::from(usable);
+                called_back += i64::from(usable);
+                usable
+            };
+            let ready = state.node.machine == Machine::Ready;
+            let empty = usable && state.tenants.is_empty();
+            supply.bins.push(Bin {
+                stage: if ready { Stage::Ready } else { Stage::Coming },
+                free: if usable { state.free.clone() } else { Capacity::default() },
+                empty,
+                reserved: false,
+                draining: state.draining || !usable,
+            });
+            if empty && ready {
+                supply.ready.push(at);
+            } else if empty {
+                supply.coming.push(at);
+            }
+        }
+        // Most recently emptied first, so that the others get old enough to leave; called back last.
+        supply.ready.sort_by_key(|at| {
+            let state = &world.nodes[*at];
+            (!state.stays(), state.idle_from.is_some(), std::cmp::Reverse(state.idle_from), *at)
+        });
+        supply.coming.sort_by_key(|at| (!world.nodes[*at].stays(), *at));
+        supply.ready_count.open = supply.ready.len() as i64;
+        supply.coming_count.open = supply.coming.len() as i64;
+        if may_grow {
+            supply.room.open = (world.maximum - total).max(0);
+            let occupied = world.nodes.iter().filter(|state| !state.is_gone() && !state.tenants.is_empty());
+            let leaving =
+                total - occupied.count() as i64 - supply.ready_count.open - supply.coming_count.open;
+            supply.leaving.open =
+                leaving.clamp(0, (world.maximum - staying - called_back - supply.room.open).max(0));
+        }
+        supply
+    }
+
+    /// Nodes on which a run could start at once, or none. `preferred` are tried first.
+    pub(crate) fn find_now(
+        &mut self,
+        share: &RequestedShare,
+        count: i64,
+        reach: Reach,
+        preferred: &[usize],
+    ) -> Option<Vec<usize>> {
+        match share {
+            RequestedShare::WholeNode if self.ready_count.within(reach) < count => None,
+            RequestedShare::WholeNode => {
+                let mut found = self.empty_bins(Stage::Ready, reach);
+                found.sort_by_key(|at| (!preferred.contains(at), self.bins[*at].reserved));
+                found.truncate(count as usize);
+                Some(found)
+            }
+            RequestedShare::Part(share) => {
+                if self.is_hopeless(share, count, reach) {
+                    return None;
+                }
+                let mut found = self.fitting(share, Stage::Ready, reach);
+                found.sort_by_key(|at| !preferred.contains(at));
+                found.truncate(count as usize);
+                (found.len() as i64 == count).then_some(found)
+            }
+        }
+    }
+
+    /// Takes nodes for a run that starts now.
+    pub(crate) fn take_now(&mut self, share: &RequestedShare, nodes: &[usize]) {
+        nodes.iter().for_each(|at| self.take(*at, share));
+    }
+
+    /// Machines with which a run could start later without waiting for any other run, or none. `reach` is for what exists,
+    /// `reach_new` for what must be asked for.
+    pub(crate) fn find_later(
+        &mut self,
+        share: &RequestedShare,
+        count: i64,
+        reach: Reach,
+        reach_new: Reach,
+    ) -> Option<Promise> {
+        let fits_new = match share {
+            RequestedShare::WholeNode => true,
+            RequestedShare::Part(share) => self.new_capacity.holds(share),
+        };
+        let room = if fits_new { self.room.within(reach_new) } else { 0 };
+        let leaving = if fits_new { self.leaving.open } else { 0 };
+        let bins = match share {
+            RequestedShare::WholeNode => {
+                let existing = self.ready_count.within(reach) + self.coming_count.within(reach);
+                if existing + room + leaving < count {
+                    return None;
+                }
+                let mut bins = self.empty_bins(Stage::Ready, reach);
+                bins.sort_by_key(|at| self.bins[*at].reserved);
+                let mut coming = self.empty_bins(Stage::Coming, reach);
+                coming.sort_by_key(|at| self.bins[*at].reserved);
+                bins.extend(coming);
+                bins
+            }
+            RequestedShare::Part(share) => {
+                if self.is_hopeless(share, count, reach) {
+                    return None;
+                }
+                let mut bins = self.fitting(share, Stage::Ready, reach);
+                bins.extend(self.fitting(share, Stage::Coming, reach));
+                bins.extend(self.fitting(share, Stage::New, reach_new));
+                if (bins.len() as i64) + room + leaving < count {
+                    self.note_hopeless(share, count, reach_new);
+                    return None;
+                }
+                bins
+            }
+        };
+        let mut promise = Promise { bins, ..Promise::default() };
+        promise.bins.truncate(count as usize);
+        let lacking = count - promise.bins.len() as i64;
+        promise.new = lacking.min(room);
+        promise.leaving = lacking - promise.new;
+        promise.ready = promise.bins.iter().filter(|at| self.bins[**at].stage == Stage::Ready).count() as i64;
+        promise.coming = promise.bins.len() as i64 - promise.ready;
+        promise.on_reserved = promise.bins.iter().any(|at| self.bins[*at].reserved);
+        promise.new_on_reserved = promise.new > self.room.open;
+        Some(promise)
+    }
+
+    /// Sets the machines of a promise apart.
+    pub(crate) fn keep(&mut self, share: &RequestedShare, promise: &Promise) {
+        for at in &promise.bins {
+            self.take(*at, share);
+        }
+        self.room.take(promise.new);
+        self.leaving.take(promise.leaving);
+        // A gang is asked for whole: while nodes that leave take a part of its room, the rest is only kept free for it.
+        if promise.leaving > 0 {
+            return;
+        }
+        for _ in 0..promise.new {
+            let at = self.bins.len();
+            self.bins.push(Bin {
+                stage: Stage::New,
+                free: self.new_capacity.clone(),
+                empty: false,
+                reserved: false,
+                draining: false,
+            });
+            self.new += 1;
+            self.take(at, share);
+        }
+    }
+
+    /// How many machines are to be asked for.
+    pub(crate) fn new_machines(&self) -> i64 {
+        self.new
+    }
+
+    /// Machines that could be had at once or soon if nothing were reserved: ready, coming, room, leaving.
+    pub(crate) fn empty_handed(&self, reach: Reach) -> [i64; 4] {
+        [self.ready_count, self.coming_count, self.room, self.leaving].map(|count| count.within(reach))
+    }
+
+    /// Reserves what a run that waits for busy nodes could already have: all that is empty, for a whole-node run.
+    pub(crate) fn reserve_open(&mut self, share: &RequestedShare, count: i64) -> i64 {
+        let bins: Vec<usize> = match share {
+            RequestedShare::WholeNode => {
+                let mut bins = self.empty_bins(Stage::Ready, Reach::Open);
+                bins.extend(self.empty_bins(Stage::Coming, Reach::Open));
+                bins
+            }
+            RequestedShare::Part(share) => {
+                let mut bins = self.fitting(share, Stage::Ready, Reach::Open);
+                bins.extend(self.fitting(share, Stage::Coming, Reach::Open));
+                bins
+            }
+        };
+        let mut lacking = count;
+        for at in bins.into_iter().take(count as usize) {
+            self.reserve(at);
+            lacking -= 1;
+        }
+        let fits_new = match share {
+            RequestedShare::WholeNode => true,
+            RequestedShare::Part(share) => self.new_capacity.holds(share),
+        };
+        if fits_new {
+            for count in [&mut self.room, &mut self.leaving] {
+                let taken = lacking.min(count.open);
+                count.reserve(taken);
+                lacking -= taken;
+            }
+        }
+        lacking
+    }
+
+    /// Reserves one machine.
+    pub(crate) fn reserve(&mut self, at: usize) {
+        let bin = &mut self.bins[at];
+        if std::mem::replace(&mut bin.reserved, true) || !bin.empty {
+            return;
+        }
+        match bin.stage {
+            Stage::Ready => self.ready_count.reserve(1),
+            Stage::Coming => self.coming_count.reserve(1),
+            Stage::New => {}
+        }
+    }
+
+    /// True for a machine that exists and is not ready.
+    pub(crate) fn is_coming(&self, at: usize) -> bool {
+        self.bins[at].stage == Stage::Coming
+    }
+
+    /// True when the node is reserved.
+    pub(crate) fn is_reserved(&self, at: usize) -> bool {
+        self.bins[at].reserved
+    }
+
+    /// The capacity of a machine that does not exist yet.
+    pub(crate) fn new_capacity(&self) -> &Capacity {
+        &self.new_capacity
+    }
+
+    fn take(&mut self, at: usize, share: &RequestedShare) {
+        let bin = &mut self.bins[at];
+        bin.free = match share {
+            RequestedShare::WholeNode => Capacity::default(),
+            RequestedShare::Part(share) => bin.free.minus(share),
+        };
+        if std::mem::replace(&mut bin.empty, false) {
+            let count = match bin.stage {
+                Stage::Ready => &mut self.ready_count,
+                Stage::Coming => &mut self.coming_count,
+                Stage::New => return,
+            };
+            if bin.reserved {
+                count.reserved -= 1;
+            } else {
+                count.open -= 1;
+            }
+        }
+    }
+
+    fn empty_bins(&self, stage: Stage, reach: Reach) -> Vec<usize> {
+        let order = if stage == Stage::Ready { &self.ready } else { &self.coming };
+        let usable = |at: &&usize| {
+            let bin = &self.bins[**at];
+            bin.empty && (reach == Reach::Reserved || !bin.reserved)
+        };
+        order.iter().filter(usable).copied().collect()
+    }
+
+    /// Bins with so much free, the tightest first, so that whole nodes stay whole.
+    fn fitting(&self, share: &Capacity, stage: Stage, reach: Reach) -> Vec<usize> {
+        let mut found: Vec<_> = self
+            .bins
+            .iter()
+            .enumerate()
+            .filter(|(_, bin)| bin.stage == stage && !bin.draining && bin.free.holds(share))
+            .filter(|(_, bin)| reach == Reach::Reserved || !bin.reserved)
+            .map(|(at, bin)| {
+                let accelerators: i64 = bin.free.accelerators.values().sum();
+                (bin.reserved, bin.empty, accelerators, bin.free.cpu_millis, bin.free.memory_bytes, at)
+            })
+            .collect();
+        found.sort_unstable();
+        // Among empty ones the order of whole nodes holds.
+        let order = if stage == Stage::Ready { &self.ready } else { &self.coming };
+        let rank = |at: usize| order.iter().position(|other| *other == at);
+        let (touched, empty): (Vec<_>, Vec<_>) = found.into_iter().partition(|entry| !entry.1);
+        let mut empty: Vec<_> = empty.into_iter().map(|entry| (entry.0, rank(entry.5), entry.5)).collect();
+        empty.sort_unstable();
+        touched.into_iter().map(|entry| entry.5).chain(empty.into_iter().map(|entry| entry.2)).collect()
+    }
+
+    fn is_hopeless(&self, share: &Capacity, count: i64, reach: Reach) -> bool {
+        self.hopeless.iter().any(|(failed, failed_reach, least)| {
+            count >= *least && reach <= *failed_reach && share.holds(failed)
+        })
+    }
+
+    fn note_hopeless(&mut self, share: &Capacity, count: i64, reach: Reach) {
+        if self.hopeless.len() < MOST_HOPELESS {
+            self.hopeless.push((share.clone(), reach, count));
+        }
+    }
+}
+
+/// What a new machine will have: as the policy says, but never more than was measured on one that came. A size that
+/// promises more than it delivers would otherwise be bought again and again.
+fn expected_capacity(world: &World) -> Capacity {
+    let mut expected = world.snapshot.policy.node_capacity.clone();
+    let measured = world.nodes.iter().filter(|state| state.stays() && state.node.machine == Machine::Ready);
+    for capacity in measured.map(|state| &state.node.capacity) {
+        expected.cpu_millis = expected.cpu_millis.min(capacity.cpu_millis);
+        expected.memory_bytes = expected.memory_bytes.min(capacity.memory_bytes);
+        for (name, count) in &mut expected.accelerators {
+            *count = (*count).min(capacity.accelerators.get(name).copied().unwrap_or(0));
+        }
+    }
+    expected
+}

@@ -1,0 +1,333 @@
+//! The working copy of a plan: the snapshot's nodes as they will be once what is decided so far has happened, and the
+//! decisions themselves.
+//!
+//! Made anew by every [`plan`](crate::plan()); each step reads it, decides, and changes it through the functions below, so
+//! that a later step never sees a node otherwise than an executed plan would leave it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::action::{Action, DropBasis};
+use crate::capacity::Capacity;
+use crate::clock;
+use crate::identity::{NodeName, RunId};
+use crate::snapshot::{
+    ActiveRun, Claim, Hold, Lifetime, Machine, Node, Progress, QueuedRun, RequestedShare, RetireReason,
+    Snapshot,
+};
+
+/// When a tenant leaves its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Ends {
+    /// Its end is recorded; its pods are going.
+    Soon,
+    /// At this instant at the latest; `by_user` when its user promised so.
+    At { time: Timestamp, by_default: bool },
+    /// Its time has not begun to count.
+    Unknown,
+}
+
+/// A run on a node, after this plan's drops and allocations.
+pub(crate) struct Tenant<'a> {
+    pub run: &'a RunId,
+    pub share: Capacity,
+    pub ends: Ends,
+}
+
+/// One node, as this plan leaves it.
+pub(crate) struct NodeState<'a> {
+    pub node: &'a Node,
+    pub tenants: Vec<Tenant<'a>>,
+    pub free: Capacity,
+    /// Start of its idle clock. `None`: this plan empties it, so the clock starts when that is done.
+    pub idle_from: Option<Timestamp>,
+    pub retired: Option<RetireReason>,
+    pub released: bool,
+    /// A waiting run counts on it.
+    pub promised: bool,
+    /// To be emptied so that the pool gets within its maximum: takes no further tenant.
+    pub draining: bool,
+}
+
+impl NodeState<'_> {
+    /// Neither leaving nor broken.
+    pub(crate) fn stays(&self) -> bool {
+        self.retired.is_none()
+            && !self.released
+            && !matches!(self.node.machine, Machine::Failed | Machine::Gone)
+    }
+
+    /// Leaving, but it may be called back.
+    pub(crate) fn can_be_called_back(&self) -> bool {
+        self.retired.is_some_and(|reason| !reason.is_final())
+            && !self.released
+            && !self.node.deleted
+            && self.node.failure.is_none()
+            && self.tenants.is_empty()
+            && matches!(self.node.machine, Machine::Coming | Machine::Ready)
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.node.machine == Machine::Gone
+    }
+}
+
+/// What is decided so far, by kind.
+#[derive(Default)]
+pub(crate) struct Decisions {
+    pub directives: Vec<Action>,
+    pub drops: Vec<Action>,
+    pub marks: Vec<Action>,
+    pub holds: Vec<Action>,
+    pub allocations: Vec<Action>,
+    pub releases: Vec<Action>,
+    pub farewells: Vec<Action>,
+    pub requests: Vec<Action>,
+    /// Future instants at which this plan would be another one.
+    instants: Option<Timestamp>,
+}
+
+impl Decisions {
+    /// What is done before the report is stored, and what after. Directives and drops come first: they free what
+    /// allocations take. Farewells come before requests: they make room under the engine's own count.
+    pub(crate) fn into_actions(self) -> (Vec<Action>, Vec<Action>) {
+        let Self { directives, drops, marks, holds, allocations, releases, farewells, requests, instants: _ } =
+            self;
+        let before = [directives, drops, marks, holds, allocations, releases].concat();
+        (before, [farewells, requests].concat())
+    }
+}
+
+/// See the module.
+pub(crate) struct World<'a> {
+    pub snapshot: &'a Snapshot,
+    pub now: Timestamp,
+    pub minimum: i64,
+    pub maximum: i64,
+    /// In order of ordinal.
+    pub nodes: Vec<NodeState<'a>>,
+    by_name: BTreeMap<&'a NodeName, usize>,
+    /// Active runs by UID.
+    pub active: BTreeMap<&'a str, &'a ActiveRun>,
+    /// Claims of an allocation that was begun and not written, by the UID of their queued run: its next allocation
+    /// takes them over, or they are dropped.
+    pub unfinished: BTreeMap<&'a str, Vec<(usize, &'a Claim)>>,
+    pub decisions: Decisions,
+}
+
+impl<'a> World<'a> {
+    /// The snapshot, before anything is decided.
+    pub(crate) fn new(snapshot: &'a Snapshot, now: Timestamp) -> Self {
+        let wanted = snapshot.lifetime == Lifetime::Wanted;
+        let maximum = if wanted { snapshot.policy.max_nodes.max(0) } else { 0 };
+        let active: BTreeMap<_, _> = snapshot.active.iter().map(|run| (run.id.uid.as_str(), run)).collect();
+        let mut nodes: Vec<_> = snapshot.nodes.iter().map(|node| observed(node, &active)).collect();
+        nodes.sort_by(|one, other| {
+            (one.node.ordinal, &one.node.name).cmp(&(other.node.ordinal, &other.node.name))
+        });
+        let by_name: BTreeMap<_, _> =
+            nodes.iter().enumerate().map(|(at, state)| (&state.node.name, at)).collect();
+        let mut world = Self {
+            snapshot,
+            now,
+            minimum: snapshot.policy.min_nodes.clamp(0, maximum),
+            maximum,
+            nodes,
+            by_name,
+            active,
+            unfinished: BTreeMap::new(),
+            decisions: Decisions::default(),
+        };
+        world.occupy_unclaimed();
+        world
+    }
+
+    /// A launched attempt has its nodes, whether or not its claims are still to be seen.
+    fn occupy_unclaimed(&mut self) {
+        let launched: Vec<_> =
+            self.active.values().copied().filter(|run| run.progress >= Progress::Launched).collect();
+        for run in launched {
+            for name in &run.nodes {
+                let Some(at) = self.node(name) else { continue };
+                let state = &mut self.nodes[at];
+                if state
+                    .node
+                    .claims
+                    .iter()
+                    .all(|claim| claim.run.uid != run.id.uid || claim.attempt != run.attempt)
+                {
+                    state.free = Capacity::default();
+                    state.tenants.push(Tenant { run: &run.id, share: Capacity::default(), ends: ends(run) });
+                }
+            }
+        }
+    }
+
+    /// The index of the node of that name.
+    pub(crate) fn node(&self, name: &NodeName) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    /// Nodes that count against the maximum: everything of which something may be left.
+    pub(crate) fn total(&self) -> i64 {
+        self.nodes.iter().filter(|state| !state.is_gone()).count() as i64
+    }
+
+    /// Nodes that neither leave nor are broken.
+    pub(crate) fn staying(&self) -> i64 {
+        self.nodes.iter().filter(|state| state.stays()).count() as i64
+    }
+
+    /// At `time` this plan would be another one.
+    pub(crate) fn note_instant(&mut self, time: Timestamp) {
+        if time > self.now {
+            let first = self.decisions.instants.map_or(time, |known| known.min(time));
+            self.decisions.instants = Some(first);
+        }
+    }
+
+    /// The first instant noted.
+    pub(crate) fn first_instant(&self) -> Option<Timestamp> {
+        self.decisions.instants
+    }
+
+    /// Removes a claim. The node's idle clock starts when its last one goes.
+    pub(crate) fn drop_claim(&mut self, at: usize, claim: &'a Claim, basis: DropBasis) {
+        self.vacate(at, claim);
+        self.decisions.drops.push(drop_action(self.nodes[at].node, claim, basis));
+    }
+
+    /// Treats a claim of an unfinished allocation as gone until its run's next allocation is known.
+    pub(crate) fn set_aside(&mut self, at: usize, claim: &'a Claim) {
+        self.vacate(at, claim);
+        self.unfinished.entry(claim.run.uid.as_str()).or_default().push((at, claim));
+    }
+
+    fn vacate(&mut self, at: usize, claim: &Claim) {
+        let state = &mut self.nodes[at];
+        let seat =
+            state.tenants.iter().position(|tenant| tenant.run == &claim.run && tenant.share == claim.share);
+        if let Some(seat) = seat {
+            state.tenants.remove(seat);
+            state.free = state.free.plus(&claim.share);
+        }
+        if state.tenants.is_empty() {
+            state.free = state.node.capacity.clone();
+            state.idle_from = None;
+        }
+    }
+
+    /// Gives nodes to a run. They must be ready, staying (or be called back here) and have the capacity.
+    pub(crate) fn allocate(&mut self, run: &'a QueuedRun, mut chosen: Vec<usize>) {
+        chosen.sort_unstable();
+        let mut shares = Vec::with_capacity(chosen.len());
+        for at in &chosen {
+            self.call_back(*at);
+            let state = &mut self.nodes[*at];
+            let share = match &run.share {
+                RequestedShare::WholeNode => state.node.capacity.clone(),
+                RequestedShare::Part(share) => share.clone(),
+            };
+            state.free = state.free.minus(&share);
+            state.tenants.push(Tenant { run: &run.id, share: share.clone(), ends: Ends::Unknown });
+            shares.push(share);
+        }
+        if let Some(begun) = self.unfinished.remove(run.id.uid.as_str()) {
+            for (at, claim) in begun {
+                let taken_over = chosen
+                    .iter()
+                    .position(|node| *node == at)
+                    .is_some_and(|seat| claim.attempt == run.next_attempt && shares[seat] == claim.share);
+                if !taken_over {
+                    let action = drop_action(self.nodes[at].node, claim, DropBasis::NotAllocated);
+                    self.decisions.drops.push(action);
+                }
+            }
+        }
+        let nodes = chosen.iter().map(|at| self.nodes[*at].node.name.clone()).collect();
+        self.decisions.allocations.push(Action::Allocate {
+            run: run.id.clone(),
+            attempt: run.next_attempt,
+            nodes,
+            shares,
+        });
+    }
+
+    /// Drops the claims of unfinished allocations that no allocation of this plan took over.
+    pub(crate) fn drop_unfinished(&mut self) {
+        for (at, claim) in std::mem::take(&mut self.unfinished).into_values().flatten() {
+            let action = drop_action(self.nodes[at].node, claim, DropBasis::NotAllocated);
+            self.decisions.drops.push(action);
+        }
+    }
+
+    /// Marks a node as leaving.
+    pub(crate) fn retire(&mut self, at: usize, reason: RetireReason) {
+        let state = &mut self.nodes[at];
+        state.retired = Some(reason);
+        self.decisions.marks.push(Action::Retire { node: state.node.name.clone(), reason });
+    }
+
+    /// Takes the mark back, if there is one.
+    pub(crate) fn call_back(&mut self, at: usize) {
+        let state = &mut self.nodes[at];
+        if state.retired.take().is_some() {
+            self.decisions.marks.push(Action::Unretire { node: state.node.name.clone() });
+        }
+    }
+
+    /// Lets a node's machine be destroyed.
+    pub(crate) fn release(&mut self, at: usize) {
+        let state = &mut self.nodes[at];
+        state.released = true;
+        self.decisions.releases.push(Action::Release { node: state.node.name.clone() });
+    }
+
+    /// Sets a run aside.
+    pub(crate) fn hold(&mut self, run: &QueuedRun, hold: Hold) {
+        self.decisions.holds.push(Action::Hold { run: run.id.clone(), hold });
+    }
+}
+
+/// A node with its tenants, as observed.
+fn observed<'a>(node: &'a Node, active: &BTreeMap<&'a str, &'a ActiveRun>) -> NodeState<'a> {
+    let tenants: Vec<_> = node
+        .claims
+        .iter()
+        .map(|claim| Tenant {
+            run: &claim.run,
+            share: claim.share.clone(),
+            ends: active
+                .get(claim.run.uid.as_str())
+                .filter(|run| run.attempt == claim.attempt)
+                .map_or(Ends::Unknown, |run| ends(run)),
+        })
+        .collect();
+    let free = tenants.iter().fold(node.capacity.clone(), |left, tenant| left.minus(&tenant.share));
+    NodeState {
+        node,
+        tenants,
+        free,
+        idle_from: Some(node.idle_since.max(node.first_ready).unwrap_or(node.requested_at)),
+        retired: node.retired.as_ref().map(|retired| retired.reason),
+        released: node.released,
+        promised: false,
+        draining: false,
+    }
+}
+
+/// When an active run leaves its nodes.
+fn ends(run: &ActiveRun) -> Ends {
+    match (run.progress, run.started) {
+        (Progress::Ended, _) => Ends::Soon,
+        (_, Some(started)) => {
+            Ends::At { time: clock::after(started, run.limit), by_default: !run.limit_by_user }
+        }
+        (_, None) => Ends::Unknown,
+    }
+}
+
+fn drop_action(node: &Node, claim: &Claim, basis: DropBasis) -> Action {
+    Action::DropClaim { node: node.name.clone(), run: claim.run.clone(), attempt: claim.attempt, basis }
+}
