@@ -26,7 +26,8 @@ struct Table {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Case {
-    case: String,
+    #[serde(rename = "case")]
+    name: String,
     with: Option<Value>,
     repeat: Option<Repeat>,
     status: Option<Value>,
@@ -90,10 +91,10 @@ impl Repeat {
             (None, None) => Value::Array(vec![item(); self.times]),
             (Some(_), Some(_)) => panic!("text and key exclude each other"),
         };
-        let (holder, last) = self.at.rsplit_once('/').unwrap();
+        let (holder, place) = self.at.rsplit_once('/').unwrap();
         match object.pointer_mut(holder).unwrap() {
-            Value::Array(list) => list[last.parse::<usize>().unwrap()] = value,
-            Value::Object(map) => drop(map.insert(last.to_owned(), value)),
+            Value::Array(list) => list[place.parse::<usize>().unwrap()] = value,
+            Value::Object(map) => drop(map.insert(place.to_owned(), value)),
             other => panic!("{} is no place to put something: {other}", self.at),
         }
     }
@@ -213,8 +214,8 @@ fn accepted_objects_pass_every_rule_and_can_be_read() {
             let mut before = None;
             for object in case.steps(&table.base) {
                 let refusals = judge(&schemas[&table.kind], &object, before.as_ref());
-                assert_eq!(refusals, Vec::<String>::new(), "{}: {}", table.kind, case.case);
-                assert_eq!(read(&table.kind, &object), Ok(()), "{}: {}", table.kind, case.case);
+                assert_eq!(refusals, Vec::<String>::new(), "{}: {}", table.kind, case.name);
+                assert_eq!(read(&table.kind, &object), Ok(()), "{}: {}", table.kind, case.name);
                 before = Some(object);
             }
         }
@@ -242,7 +243,7 @@ fn each_rule_refuses_with_the_message_of_the_table() {
                     refusals.iter().any(|message| message.contains(part.as_str())),
                     "{}: {}: no {part:?} in {refusals:?}",
                     table.kind,
-                    case.case
+                    case.name
                 );
             }
         }
@@ -265,10 +266,10 @@ fn no_rule_is_without_a_case_it_refuses() {
 #[test]
 fn every_refusal_names_a_part_of_the_message() {
     for table in tables() {
-        let names: BTreeSet<_> = table.cases.iter().map(|case| &case.case).collect();
+        let names: BTreeSet<_> = table.cases.iter().map(|case| &case.name).collect();
         assert_eq!(names.len(), table.cases.len(), "{}: two cases have one name", table.kind);
         for case in &table.cases {
-            assert!(case.refused.iter().all(|part| part.len() > 8), "{}: {}", table.kind, case.case);
+            assert!(case.refused.iter().all(|part| part.len() > 8), "{}: {}", table.kind, case.name);
         }
     }
 }

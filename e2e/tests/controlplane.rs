@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod, ServiceAccount};
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use trainyard_e2e::controlplane::{
-    AuditEvent, Component, ControlPlane, LaunchError, NODE_CLASS, Options, Refusal, Refusals, ZONES,
-    eventually,
+    AuditEvent, Component, ControlPlane, LaunchError, NODE_CLASS, Options, Refusal, Refusals, ZONES, binary,
+    bring_back_node, eventually, folder_of, lose_node,
 };
 
 const LIMIT: Duration = Duration::from_mins(1);
@@ -151,6 +151,199 @@ async fn a_pod_ends_after_the_time_and_with_the_exit_code_of_its_annotations() -
 }
 
 #[tokio::test]
+async fn annotations_for_a_role_and_for_an_attempt_win_and_a_parameter_server_does_not_end() -> Result<()> {
+    let plane = ControlPlane::shared().await?;
+    let client = plane.client().await?;
+    claims(&client).create(&PostParams::default(), &claim("roles", "Standard_NC8as_T4_v3")).await?;
+    ready_node(&client, "roles").await?;
+    let pods = Api::<Pod>::namespaced(client.clone(), "default");
+    let create = async |name: &str, role: &str, attempt: &str, more: Value| {
+        let mut annotations = json!({
+            "kwok.trainyard.dev/run-for": "100ms",
+            "kwok.trainyard.dev/exit-code": "1,0",
+            "kwok.trainyard.dev/exit-code.worker": "137",
+        });
+        annotations.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let pod: Pod = object(json!({
+            "metadata": {
+                "name": name,
+                "labels": {"trainyard.dev/role": role, "trainyard.dev/attempt": attempt},
+                "annotations": annotations,
+            },
+            "spec": {
+                "restartPolicy": "Never",
+                "terminationGracePeriodSeconds": 0,
+                "nodeSelector": {"kubernetes.io/hostname": "roles"},
+                "initContainers": [{"name": "init", "image": "init"}],
+                "containers": [{"name": "main", "image": "main"}],
+            },
+        }));
+        pods.create(&PostParams::default(), &pod).await
+    };
+    let comes_to = async |name: &str, phase: &str, code: Option<i32>, reason: Option<&str>| {
+        eventually(&format!("{name} to come to {phase}"), LIMIT, || async {
+            let status = pods.get(name).await?.status.unwrap_or_default();
+            let state = status.container_statuses.unwrap_or_default().first().and_then(|c| c.state.clone());
+            let state = state.unwrap_or_default();
+            let terminated = state.terminated.map(|t| (t.exit_code, t.reason.unwrap_or_default()));
+            let reason_now =
+                terminated.as_ref().map(|t| t.1.clone()).or(state.waiting.and_then(|w| w.reason));
+            let now = (status.phase.as_deref(), terminated.as_ref().map(|t| t.0), reason_now.as_deref());
+            ensure!(now == (Some(phase), code, reason), "now {now:?}");
+            Ok(())
+        })
+        .await
+    };
+    create("ps-0", "ps", "1", json!({})).await?;
+    create("first", "chief", "1", json!({})).await?;
+    create("second", "chief", "2", json!({})).await?;
+    create("third", "chief", "3", json!({})).await?;
+    create("worker", "worker", "1", json!({})).await?;
+    create("evicted", "chief", "1", json!({"kwok.trainyard.dev/reason": "Evicted"})).await?;
+    create("pulls", "chief", "2", json!({"kwok.trainyard.dev/waiting": "ErrImagePull"})).await?;
+    create("late", "chief", "2", json!({"kwok.trainyard.dev/start-after": "1s"})).await?;
+    comes_to("first", "Failed", Some(1), Some("Error")).await?;
+    comes_to("second", "Succeeded", Some(0), Some("Completed")).await?;
+    comes_to("third", "Succeeded", Some(0), Some("Completed")).await?;
+    comes_to("worker", "Failed", Some(137), Some("OOMKilled")).await?;
+    comes_to("evicted", "Failed", Some(1), Some("Evicted")).await?;
+    comes_to("pulls", "Pending", None, Some("ErrImagePull")).await?;
+    comes_to("late", "Succeeded", Some(0), Some("Completed")).await?;
+    comes_to("ps-0", "Running", None, None).await?;
+    let late = pods.get("late").await?;
+    let after = late
+        .status
+        .unwrap()
+        .start_time
+        .unwrap()
+        .0
+        .duration_since(late.metadata.creation_timestamp.unwrap().0);
+    assert!(after >= jiff::SignedDuration::from_secs(1), "it started after {after}");
+
+    // The image can be had after all.
+    let unset = json!({"metadata": {"annotations": {"kwok.trainyard.dev/waiting": null}}});
+    pods.patch("pulls", &PatchParams::default(), &Patch::Merge(unset)).await?;
+    comes_to("pulls", "Succeeded", Some(0), Some("Completed")).await?;
+    delete_and_await(&client, "roles").await
+}
+
+#[tokio::test]
+async fn a_lost_node_keeps_its_pods_as_they_are_until_it_is_back() -> Result<()> {
+    let plane = ControlPlane::shared().await?;
+    let client = plane.client().await?;
+    claims(&client).create(&PostParams::default(), &claim("cut-off", "Standard_NC6s_v3")).await?;
+    let node = ready_node(&client, "cut-off").await?.metadata.name.unwrap();
+    let pods = Api::<Pod>::namespaced(client.clone(), "default");
+    let pod: Pod = object(json!({
+        "metadata": {"name": "on-lost-node"},
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "nodeSelector": {"kubernetes.io/hostname": "cut-off"},
+            "containers": [{"name": "main", "image": "main"}],
+        },
+    }));
+    pods.create(&PostParams::default(), &pod).await?;
+    eventually("the pod to run", LIMIT, || async {
+        let phase = pods.get("on-lost-node").await?.status.and_then(|s| s.phase);
+        ensure!(phase.as_deref() == Some("Running"), "{phase:?}");
+        Ok(())
+    })
+    .await?;
+
+    lose_node(&client, &node).await?;
+    pods.delete("on-lost-node", &DeleteParams::default()).await?;
+    // The taint of the controller-manager comes after what kwok would do at once, to node and pod.
+    let nodes = Api::<Node>::all(client.clone());
+    eventually("the taint of an unreachable node", LIMIT, || async {
+        let taints = nodes.get(&node).await?.spec.and_then(|s| s.taints).unwrap_or_default();
+        ensure!(taints.iter().any(|t| t.key == "node.kubernetes.io/unreachable"), "{taints:?}");
+        Ok(())
+    })
+    .await?;
+    let ready = async || -> Result<String> {
+        let conditions = nodes.get(&node).await?.status.and_then(|s| s.conditions).unwrap_or_default();
+        Ok(conditions.into_iter().find(|c| c.type_ == "Ready").map(|c| c.status).unwrap_or_default())
+    };
+    assert_eq!(ready().await?, "Unknown");
+    assert!(pods.get("on-lost-node").await?.metadata.deletion_timestamp.is_some());
+
+    bring_back_node(&client, &node).await?;
+    eventually("the node and the end of the pod", LIMIT, || async {
+        let (ready, pod) = (ready().await?, pods.get_opt("on-lost-node").await?.is_some());
+        ensure!(ready == "True" && !pod, "Ready={ready}, pod there: {pod}");
+        Ok(())
+    })
+    .await?;
+    delete_and_await(&client, "cut-off").await
+}
+
+#[tokio::test]
+async fn a_start_that_fails_shows_the_log_of_the_culprit_and_leaves_nothing() -> Result<()> {
+    let options =
+        Options::default().without(Component::Karpenter).name(format!("wrong-{}", std::process::id()));
+    let error = match ControlPlane::start(options.arg(Component::Etcd, "--no-such-flag")).await {
+        Ok(_) => bail!("it started"),
+        Err(error) => format!("{error:#}"),
+    };
+    assert!(error.contains("etcd has ended"), "{error}");
+    assert!(error.contains("no-such-flag"), "{error}");
+    assert!(!folder_of(&format!("wrong-{}", std::process::id())).exists());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_context_of_the_users_kubeconfig_serves_instead_and_nothing_is_started() -> Result<()> {
+    let plane = ControlPlane::shared().await?;
+    let mut external = Command::new(env!("CARGO_BIN_EXE_controlplane"))
+        .args(["up", "--name", &format!("external-{}", std::process::id())])
+        .env("KUBECONFIG", plane.kubeconfig_path())
+        .env("TRAINYARD_E2E_CONTEXT", "local")
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut path = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(external.stdout.take().unwrap()), &mut path)?;
+    let kubeconfig = Kubeconfig::read_from(path.trim())?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let namespaces = Api::<Namespace>::all(kube::Client::try_from(config)?);
+    assert!(namespaces.get_opt("default").await?.is_some());
+    let own: Vec<_> = processes_naming(Path::new(path.trim()).parent().unwrap())
+        .into_iter()
+        .filter(|(_, command)| !command.starts_with("sh "))
+        .collect();
+    assert_eq!(own, []);
+    external.kill()?;
+    external.wait()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn programs_of_kubebuilder_assets_go_before_those_built_here() -> Result<()> {
+    let assets = std::env::temp_dir().join(format!("assets-{}", std::process::id()));
+    fs::create_dir_all(&assets)?;
+    for program in ["etcd", "kube-apiserver", "kubectl"] {
+        std::os::unix::fs::symlink(binary(program)?, assets.join(program))?;
+    }
+    let mut up = Command::new(env!("CARGO_BIN_EXE_controlplane"))
+        .args(["up", "--no-karpenter", "--name", &format!("assets-{}", std::process::id())])
+        .env("KUBEBUILDER_ASSETS", &assets)
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut path = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(up.stdout.take().unwrap()), &mut path)?;
+    let started = processes_naming(Path::new(path.trim()).parent().unwrap());
+    up.kill()?;
+    up.wait()?;
+    fs::remove_dir_all(&assets)?;
+    let from_assets = |program: &str| {
+        let expected = assets.join(program).display().to_string();
+        started.iter().any(|(_, command)| command.starts_with(&expected))
+    };
+    assert!(from_assets("etcd") && from_assets("kube-apiserver"), "{started:?}");
+    assert!(!from_assets("kube-scheduler"));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_node_claim_without_node_pool_becomes_a_ready_node_and_goes() -> Result<()> {
     let plane = ControlPlane::shared().await?;
     let client = plane.client().await?;
@@ -253,6 +446,16 @@ async fn a_component_can_be_killed_paused_and_started_again() -> Result<()> {
     let namespace: Namespace = object(json!({"metadata": {"name": "survives"}}));
     Api::<Namespace>::all(plane.client().await?).create(&PostParams::default(), &namespace).await?;
 
+    let node: Node = object(json!({"metadata": {"name": "n1", "labels": {"kwok.x-k8s.io/node": "fake"}}}));
+    let nodes = Api::<Node>::all(plane.client().await?);
+    nodes.create(&PostParams::default(), &node).await?;
+    eventually("the node to be ready", LIMIT, || async {
+        let conditions = nodes.get("n1").await?.status.and_then(|s| s.conditions).unwrap_or_default();
+        ensure!(conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True"), "{conditions:?}");
+        Ok(())
+    })
+    .await?;
+
     for component in [Component::ApiServer, Component::Etcd, Component::ControllerManager, Component::Kwok] {
         let start = Instant::now();
         plane.kill(component)?;
@@ -265,6 +468,20 @@ async fn a_component_can_be_killed_paused_and_started_again() -> Result<()> {
     }
     eventually("the namespace made before", LIMIT, || async {
         Ok(Api::<Namespace>::all(plane.client().await?).get("survives").await?)
+    })
+    .await?;
+
+    // The new kwok plays the machine of the one that was killed, and does not wait until its lease has run out.
+    let pod: Pod = object(json!({
+        "metadata": {"name": "after-restart"},
+        "spec": {"nodeName": "n1", "containers": [{"name": "main", "image": "main"}]},
+    }));
+    let pods = Api::<Pod>::namespaced(plane.client().await?, "default");
+    pods.create(&PostParams::default(), &pod).await?;
+    eventually("the pod to run", Duration::from_secs(20), || async {
+        let phase = pods.get("after-restart").await?.status.and_then(|s| s.phase);
+        ensure!(phase.as_deref() == Some("Running"), "{phase:?}");
+        Ok(())
     })
     .await?;
 

@@ -23,6 +23,9 @@ struct Bin {
     /// Nothing is taken of it.
     empty: bool,
     reserved: bool,
+    /// It is there, or can be called back.
+    usable: bool,
+    /// It takes no further tenant.
     draining: bool,
 }
 
@@ -135,6 +138,7 @@ impl Supply {
                 free: if usable { state.free.clone() } else { Capacity::default() },
                 empty,
                 reserved: false,
+                usable,
                 draining: state.draining || !usable,
             });
             if empty && ready {
@@ -267,6 +271,7 @@ impl Supply {
                 free: self.new_capacity.clone(),
                 empty: false,
                 reserved: false,
+                usable: true,
                 draining: false,
             });
             self.new += 1;
@@ -328,6 +333,11 @@ impl Supply {
             Stage::Coming => self.coming_count.reserve(1),
             Stage::New => {}
         }
+    }
+
+    /// True for a node that stays or can be called back.
+    pub(crate) fn is_usable(&self, at: usize) -> bool {
+        self.bins[at].usable
     }
 
     /// True for a machine that exists and is not ready.

@@ -9,6 +9,7 @@
 //! * [`apply`]: every way to write, each with the precondition it was decided on.
 //! * [`workqueue`]: runs a reconcile per key, never twice at once for one key.
 //! * [`backoff`]: how long a failing object must wait.
+//! * [`events`]: Events for people.
 //! * [`leader`]: the lease that lets one process act.
 //! * [`watch`], [`cache`], [`key`]: caches that follow the API server and tell who changed.
 
@@ -17,6 +18,7 @@ pub mod backoff;
 pub mod cache;
 pub mod client;
 pub mod error;
+pub mod events;
 pub mod key;
 pub mod leader;
 pub mod read;

@@ -1,0 +1,7 @@
+//! The control loops. Each meets the others only in the API server: none imports another.
+//!
+//! * [`cluster`]: decides (through the planner) what nodes there are and which run gets which.
+//! * [`node`]: machines of ClusterNodes: made, watched, removed; and their status.
+
+pub mod cluster;
+pub mod node;

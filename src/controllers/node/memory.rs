@@ -1,0 +1,62 @@
+//! What the controller remembers between two looks at one Cluster, and could do without.
+//!
+//! Nothing here decides what is right; a process that starts with an empty memory reaches the same end, with a live read
+//! more or a few seconds later. What must survive is in the status of ClusterNodes.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use jiff::Timestamp;
+
+use super::ClusterUid;
+
+/// Memories by Cluster.
+#[derive(Default)]
+pub(super) struct Memory {
+    pools: Mutex<HashMap<ClusterUid, PoolMemory>>,
+}
+
+/// The memory of one Cluster's machines.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct PoolMemory {
+    /// By UID of the ClusterNode: since when a live read has shown that its machine is gone.
+    pub gone_since: HashMap<String, Timestamp>,
+    /// By UID of the ClusterNode: the machine asked for, until its status says so.
+    pub requested: HashMap<String, String>,
+    /// By UID of the ClusterNode: what holds up its release, and until when it is not looked at again.
+    pub held_up: HashMap<String, HeldUp>,
+    /// By UID of the machine: since when no ClusterNode accounts for it.
+    pub strays: HashMap<String, Timestamp>,
+}
+
+/// Something that holds up a release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldUp {
+    /// What, in words.
+    pub by: String,
+    /// When to look again.
+    pub until: Timestamp,
+}
+
+impl Memory {
+    /// A copy of one Cluster's memory; one key is never reconciled twice at a time, so nobody else changes it.
+    pub(super) fn recall(&self, cluster: &ClusterUid) -> PoolMemory {
+        self.lock().get(cluster).cloned().unwrap_or_default()
+    }
+
+    /// Keeps it; an empty one is forgotten.
+    pub(super) fn keep(&self, cluster: &ClusterUid, memory: PoolMemory) {
+        if memory == PoolMemory::default() {
+            self.lock().remove(cluster);
+        } else {
+            self.lock().insert(cluster.clone(), memory);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ClusterUid, PoolMemory>> {
+        // Every change is one call on the map, so it is whole even if a panic happened elsewhere under the lock.
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,289 @@
+//! Engines: what makes machines, driven through Kubernetes objects, never through a cloud's API.
+//!
+//! A [`Provisioner`] turns "this ClusterNode shall have a machine" into its engine's objects and back. It is keyed by
+//! [`Pool`], one Cluster's machines, because some engines can only be given a whole set.
+//!
+//! Flow: the node controller calls [`observe`](Provisioner::observe), decides, and calls
+//! [`ensure`](Provisioner::ensure) and [`release`](Provisioner::release). The cluster controller calls
+//! [`validate`](Provisioner::validate) before it asks for nodes.
+//!
+//! Guarantees every engine gives, held by [`conformance`]:
+//! * `ensure` adds and never removes; said twice it adds once; a machine that was seen and is gone is not made again.
+//! * `release` removes exactly what it is given, by UID, and only when the object carries our UIDs.
+//! * An object of the right name with other UIDs is never adopted.
+//! * `observe` tells everything that is there, strangers included, and what the engine said of machines it gave up.
+//!
+//! An engine must never: decide whether a machine is wanted, busy or idle; read a Cluster, a Run or a class (all it
+//! needs is copied into the ClusterNode); wait.
+
+pub mod engines;
+pub mod error;
+pub mod karpenter;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use trainyard_api::{ClusterNode, cluster_node::Engine};
+use trainyard_model::node::seen::{LastWords, Machine, Owner};
+
+use crate::{tasks::Tasks, telemetry::metrics::Metrics};
+
+pub use engines::{EngineKind, Engines};
+pub use error::Error;
+
+/// One Cluster, whose machines are meant.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pool {
+    /// Namespace of the Cluster and of its ClusterNodes.
+    pub namespace: String,
+    /// Name of the Cluster.
+    pub name: String,
+    /// UID of the Cluster: what machines are found by.
+    pub uid: String,
+}
+
+impl std::fmt::Display for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// What may have changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Woken<'a> {
+    /// Something of the Cluster with this UID.
+    Pool(&'a str),
+    /// Something of the machine made for the ClusterNode of this name; its namespace is not known.
+    Machine(&'a str),
+}
+
+/// Told what may have changed. Must not block.
+pub type Wake = Arc<dyn Fn(Woken<'_>) + Send + Sync>;
+
+/// What an engine needs to start its watches.
+pub struct Starting<'a> {
+    /// Where the watches run.
+    pub tasks: &'a mut Tasks,
+    /// Where they are counted.
+    pub metrics: &'a Metrics,
+    /// Whom to tell.
+    pub wake: Wake,
+}
+
+/// Static facts about an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// What can be removed.
+    pub removal: Removal,
+    /// Whether the engine drains a machine's pods itself when it is released.
+    pub drains: bool,
+    /// Whether the engine says that it has no such machine, so that a wait need not end by a time limit.
+    pub tells_stock_out: bool,
+    /// Whether machines can be had that the cloud may take back.
+    pub spot: bool,
+}
+
+/// What an engine can remove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// Exactly the machine that is named.
+    Exact,
+    /// One machine at a time; the engine takes the one that is cordoned.
+    CordonFirst,
+    /// A hold is taken off exactly the machine that is named; the engine removes it in its own time.
+    DelegatedHold,
+    /// Nothing less than all machines of a pool.
+    WholePoolOnly,
+}
+
+/// Whether an engine can make machines of this kind now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Validity {
+    /// As far as can be known before asking.
+    Usable,
+    /// Not until somebody mends something.
+    Refused(Refusal),
+}
+
+/// Why an engine makes no machines, found before anything is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The kind, for programs.
+    pub code: RefusalCode,
+    /// What is wrong and what to do, for people.
+    pub message: String,
+}
+
+/// Kinds of [`Refusal`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RefusalCode {
+    /// The engine's API is not served: it is not installed.
+    EngineUnavailable,
+    /// The class names an object of the engine that does not exist.
+    ClassNotFound,
+    /// That object exists and the engine says that it is not ready.
+    ClassNotReady,
+    /// The operator may not read that object.
+    ClassForbidden,
+    /// An object of somebody else's stands where the engine would take ours for it.
+    PoolNameTaken,
+}
+
+/// Everything an engine knows of a pool.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    /// Every machine under the Cluster's UID, strangers included.
+    pub machines: Vec<Machine>,
+    /// What the engine said of machines it gave up, as long as it is remembered.
+    pub last_words: Vec<LastWords>,
+}
+
+impl Observed {
+    /// The machine made for the ClusterNode of this UID, if it is there. A backing object counts before a bare Node.
+    pub fn machine_of(&self, node_uid: &str) -> Option<&Machine> {
+        let owned = |machine: &&Machine| machine.owner.as_ref().is_some_and(|owner| owner.uid == node_uid);
+        self.machines.iter().filter(owned).max_by_key(|machine| machine.backing.is_some())
+    }
+}
+
+/// One machine that shall exist.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The ClusterNode it is for: its name, UID and spec say all there is to say.
+    pub node: Arc<ClusterNode>,
+    /// UID of its machine, once one was seen. Such a machine is not made again, even when it is gone.
+    pub machine: Option<String>,
+}
+
+/// What came of one [`Wanted`] that had no machine yet.
+#[derive(Debug)]
+pub struct Launch {
+    /// UID of the ClusterNode.
+    pub node_uid: String,
+    /// What came of it. After an error the machine may have been asked for, or not.
+    pub result: Result<Launched, Error>,
+}
+
+/// How a request for a machine was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Launched {
+    /// It is asked for, now or before, by an object with this UID.
+    Requested {
+        /// UID of the backing object.
+        machine_uid: String,
+    },
+    /// An object of its name exists and is not ours.
+    NameTaken {
+        /// Which object, and whose it seems to be.
+        message: String,
+    },
+    /// The request itself is not taken; the same one never will be.
+    Rejected {
+        /// The words of whoever refused.
+        message: String,
+    },
+}
+
+/// One machine that shall go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// The machine, as it was observed.
+    pub machine: Box<Doomed>,
+    /// Whether pods there are waited for.
+    pub drain: Drain,
+}
+
+/// Identity of a machine that is to be destroyed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doomed {
+    /// Name of the object it is released by.
+    pub name: String,
+    /// UID of that object.
+    pub uid: String,
+    /// Whether that object is the engine's own, and not a bare Node.
+    pub backed: bool,
+    /// The ClusterNode it must have been made for, when one is known.
+    pub owner: Option<Owner>,
+}
+
+impl Doomed {
+    /// The identity of an observed machine.
+    pub fn of(machine: &Machine) -> Self {
+        Self {
+            name: machine.name.clone(),
+            uid: machine.uid.clone(),
+            backed: machine.backing.is_some(),
+            owner: machine.owner.clone(),
+        }
+    }
+}
+
+/// Whether an engine waits for pods on a machine it removes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// Until the last pod that can be evicted is gone.
+    Wait,
+    /// The machine is lost, or hangs: at once.
+    Skip,
+}
+
+/// What came of one [`Release`].
+#[derive(Debug)]
+pub struct Released {
+    /// UID of the object it was to be released by.
+    pub machine_uid: String,
+    /// What came of it.
+    pub result: Result<ReleaseOutcome, Error>,
+}
+
+/// How a request to destroy a machine was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReleaseOutcome {
+    /// It is going.
+    Started,
+    /// It is not there.
+    AlreadyGone,
+    /// It is left alone: not ours, or not removable now.
+    Refused(String),
+}
+
+/// How far the removal of a pool got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Teardown {
+    /// Nothing of it is left.
+    Done,
+    /// So many machines are still there; each is released like any other.
+    Pending {
+        /// How many.
+        machines: usize,
+    },
+}
+
+/// An engine. See the module for what it must and must not do.
+#[async_trait]
+pub trait Provisioner: Send + Sync + 'static {
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Starts to follow its objects. Called once, before anything but `capabilities` and `validate`.
+    fn watches(&self, starting: &mut Starting<'_>);
+
+    /// Whether it could make machines with this block, for this pool. Cheap enough to be asked at every decision.
+    async fn validate(&self, pool: &Pool, engine: &Engine) -> Result<Validity, Error>;
+
+    /// Everything it has under this pool's UID, from its watches. Writes nothing.
+    async fn observe(&self, pool: &Pool) -> Result<Observed, Error>;
+
+    /// The backing object of this name as it is now, past every cache: `None` only when there is none. For the moments
+    /// in which "gone" would be acted on.
+    async fn look_up(&self, pool: &Pool, node: &ClusterNode) -> Result<Option<Machine>, Error>;
+
+    /// Asks for every machine of the full wanted set that has none. Answers about those only.
+    async fn ensure(&self, pool: &Pool, wanted: &[Wanted]) -> Result<Vec<Launch>, Error>;
+
+    /// Destroys exactly these.
+    async fn release(&self, pool: &Pool, leaving: &[Release]) -> Vec<Released>;
+
+    /// Removes what it keeps for the pool as a whole; called until it is done. Machines are released one by one.
+    async fn teardown(&self, pool: &Pool) -> Result<Teardown, Error>;
+}
