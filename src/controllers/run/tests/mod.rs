@@ -1,0 +1,1 @@
+//! Tests of the run controller on an API server in memory.
