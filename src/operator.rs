@@ -98,7 +98,7 @@ fn start(context: &Context, tasks: &mut Tasks) {
         client: client.clone(),
         clock: clock.clone(),
         engines: engines.clone(),
-        events,
+        events: events.clone(),
         tasks,
         readiness,
         metrics,
@@ -112,6 +112,15 @@ fn start(context: &Context, tasks: &mut Tasks) {
         readiness: readiness.clone(),
         engines,
         concurrency: settings.concurrency(ControllerName::Cluster),
+        tasks,
+    });
+    controllers::run::start(controllers::run::Setup {
+        client: client.clone(),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        events,
+        concurrency: settings.concurrency(ControllerName::Run),
         tasks,
     });
 }

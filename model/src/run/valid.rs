@@ -304,11 +304,8 @@ impl ValidRun {
     }
 
     fn annotations_are_free(&self) -> Result<(), InvalidRun> {
-        let reserved = |key: &str| {
-            key.starts_with("trainyard.dev/")
-                || key.contains(".trainyard.dev/")
-                || wiring::POD_ANNOTATIONS.contains(&key)
-        };
+        let reserved =
+            |key: &str| key.starts_with("trainyard.dev/") || wiring::POD_ANNOTATIONS.contains(&key);
         match self.pod_template.annotations.keys().find(|key| reserved(key)) {
             Some(key) => Err(InvalidRun::ReservedAnnotation { run: self.id.to_string(), key: key.clone() }),
             None => Ok(()),

@@ -31,7 +31,6 @@ pub mod draft;
 pub mod queued;
 pub mod verdict;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -247,11 +246,6 @@ fn stops<'a>(pods: impl Iterator<Item = &'a PodFacts>) -> Vec<Step> {
         (release || delete).then(|| Step::StopPod { pod: pod.clone(), release, delete })
     })
     .collect()
-}
-
-/// Processes by the names of their pods in an attempt.
-pub fn member_names(run: &ValidRun, attempt: i32) -> BTreeMap<String, trainyard_model::run::Process> {
-    run.layout.processes().iter().map(|process| (run.pod_name(*process, attempt), *process)).collect()
 }
 
 #[cfg(test)]
