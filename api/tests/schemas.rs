@@ -19,12 +19,20 @@ fn walk(path: &str, schema: &Value, check: &mut impl FnMut(&str, &Value)) {
     }
 }
 
+/// Kinds that only administrators write; what is wrong with one is said by the Clusters that use it.
+const WITHOUT_STATUS: [&str; 1] = ["ProvisioningClass"];
+
 fn each_schema(mut check: impl FnMut(&str, &Value)) {
     for crd in all_crds() {
         let version = serde_json::to_value(&crd.spec.versions[0]).unwrap();
         for part in ["spec", "status"] {
+            let kind = &crd.spec.names.kind;
             let schema = &version["schema"]["openAPIV3Schema"]["properties"][part];
-            assert!(schema.is_object(), "{} has no {part}", crd.spec.names.kind);
+            if part == "status" && WITHOUT_STATUS.contains(&kind.as_str()) {
+                assert!(schema.is_null(), "{kind} has a status now: take it out of WITHOUT_STATUS");
+                continue;
+            }
+            assert!(schema.is_object(), "{kind} has no {part}");
             walk(&format!("{}.{part}", crd.spec.names.kind), schema, &mut check);
         }
     }
