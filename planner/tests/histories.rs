@@ -272,7 +272,7 @@ fn is_as_wanted(world: &World) -> Result<(), TestCaseError> {
 proptest! {
     #![proptest_config({
         let default = ProptestConfig::default();
-        let cases = default.cases.max(300);
+        let cases = default.cases.max(100);
         ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 3_000, ..default }
     })]
 
