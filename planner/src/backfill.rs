@@ -82,7 +82,9 @@ pub(crate) fn reserve<'a>(world: &mut World, supply: &mut Supply, run: &'a Queue
     let (nodes, lacking) = supply.reserve_open(&run.share, run.node_count);
     if world.snapshot.policy.growth_blocked.is_some() {
         // What leaves now cannot be had again, and it is all that this run can hope for.
-        nodes.into_iter().for_each(|at| world.keep(at));
+        for at in nodes {
+            world.keep(at);
+        }
     }
     let [ready_after, ..] = supply.empty_handed(Reach::Open);
     let mut busy: Vec<(Ends, usize)> = world
