@@ -148,9 +148,18 @@ pub struct Memory {
 #[derive(Clone, Debug, Default)]
 struct Remembered {
     run: Option<Arc<Run>>,
-    pods: BTreeMap<String, (PodFacts, Timestamp)>,
+    pods: BTreeMap<String, Kept>,
     service: Option<(String, i32)>,
     rehearsed: Option<(String, Timestamp)>,
+}
+
+/// A pod as an answer to a write showed it.
+#[derive(Clone, Debug)]
+struct Kept {
+    pod: PodFacts,
+    since: Timestamp,
+    /// It was told to go: a cache that does not show it any more is right.
+    leaving: bool,
 }
 
 impl Memory {
@@ -164,10 +173,18 @@ impl Memory {
         self.lock().entry(key.clone()).or_default().run = Some(Arc::clone(run));
     }
 
-    /// Keeps what a pod is now.
-    pub fn keep_pod(&self, key: &ObjectKey, pod: &PodFacts, now: Timestamp) {
+    /// Keeps what a pod is now, and whether it was told to go.
+    pub fn keep_pod(&self, key: &ObjectKey, pod: &PodFacts, leaving: bool, now: Timestamp) {
         let mut all = self.lock();
-        all.entry(key.clone()).or_default().pods.insert(pod.seen.name.clone(), (pod.clone(), now));
+        let kept = Kept { pod: pod.clone(), since: now, leaving };
+        all.entry(key.clone()).or_default().pods.insert(pod.seen.name.clone(), kept);
+    }
+
+    /// Forgets a pod that is gone.
+    pub fn forget_pod(&self, key: &ObjectKey, name: &str) {
+        if let Some(remembered) = self.lock().get_mut(key) {
+            remembered.pods.remove(name);
+        }
     }
 
     /// Keeps that the Service of this Run selects this attempt.
@@ -222,12 +239,12 @@ pub fn observe(caches: &Caches, memory: &Memory, key: &ObjectKey, now: Timestamp
         .into_iter()
         .map(|pod| (pod.seen.name.clone(), PodFacts::clone(&pod)))
         .collect();
-    remembered.pods.retain(|name, (pod, since)| match pods.get(name) {
-        Some(cached) => version(&cached.seen.resource_version) < version(&pod.seen.resource_version),
-        None => now.duration_since(*since) < BELIEVED,
+    remembered.pods.retain(|name, kept| match pods.get(name) {
+        Some(cached) => version(&cached.seen.resource_version) < version(&kept.pod.seen.resource_version),
+        None => !kept.leaving && now.duration_since(kept.since) < BELIEVED,
     });
-    let believed_until = remembered.pods.values().map(|(_, since)| *since + BELIEVED).min();
-    pods.extend(remembered.pods.iter().map(|(name, (pod, _))| (name.clone(), pod.clone())));
+    let believed_until = remembered.pods.values().map(|kept| kept.since + BELIEVED).min();
+    pods.extend(remembered.pods.iter().map(|(name, kept)| (name.clone(), kept.pod.clone())));
 
     let uid = match &subject {
         Subject::Live { run, .. } => run.metadata.uid.clone(),
