@@ -86,7 +86,11 @@ mod tests {
     fn observed(experiment: Option<&Experiment>, phases: &[RunPhase]) -> Observed<'static> {
         let experiment: Option<&'static Experiment> =
             experiment.map(|experiment| &*Box::leak(Box::new(experiment.clone())));
-        Observed { experiment, runs: phases.iter().map(|phase| (*phase, false)).collect(), last_written: None }
+        Observed {
+            experiment,
+            runs: phases.iter().map(|phase| (*phase, false)).collect(),
+            last_written: None,
+        }
     }
 
     fn empty() -> Experiment {

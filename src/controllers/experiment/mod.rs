@@ -136,7 +136,8 @@ impl Controller {
                 if let Some(experiment) = experiment {
                     let api: Api<Experiment> = Api::namespaced(self.client.clone(), &key.namespace);
                     let manager = FieldManager::ExperimentStatus.as_str();
-                    apply::merge_status(&api, &Seen::of(&*experiment)?, manager, &json!({"status": status})).await?;
+                    apply::merge_status(&api, &Seen::of(&*experiment)?, manager, &json!({"status": status}))
+                        .await?;
                     self.written().insert(key.clone(), now);
                 }
                 Ok(Outcome::settled())
