@@ -1,7 +1,7 @@
 //! Starts the operator's parts and stops them together.
 //!
 //! Flow: health and metrics are served from the first moment; then the process waits for the lease; then everything
-//! that acts is started by [`start`]. A signal lets all of it finish its step, gives the lease back and ends with
+//! that acts is started by `start`. A signal lets all of it finish its step, gives the lease back and ends with
 //! success. A lost lease, or a fault of any task, ends the process at once, with an error, and whoever runs it starts
 //! it again.
 

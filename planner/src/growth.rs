@@ -24,7 +24,7 @@ pub(crate) struct Growth {
 pub(crate) struct Grown {
     /// Asked for by this plan.
     pub requested: i64,
-    /// Wanted, and not asked for because of refusals or a block.
+    /// Wanted, and not asked for because of refusals, a block, or leaving nodes that still take the room.
     pub withheld: i64,
     pub last_ordinal: i64,
 }
@@ -36,18 +36,8 @@ impl Growth {
         let blocked = world.snapshot.policy.growth_blocked.is_some();
         let (zone, free_choice) = match &world.snapshot.policy.placement {
             Placement::Any => (None, false),
-            Placement::SameZone(zones) => match pinned_zone(world) {
-                Some(zone) => (Some(zone), false),
-                None => {
-                    let open = zones.iter().find(|zone| refusals.against(Some(zone), now).is_none());
-                    let soonest = || {
-                        zones
-                            .iter()
-                            .min_by_key(|zone| refusals.against(Some(zone), now).map(|entry| entry.until))
-                    };
-                    (open.or_else(soonest).cloned(), true)
-                }
-            },
+            Placement::SameZone(zones) => pinned_zone(world)
+                .map_or_else(|| (best_zone(zones, refusals, now), true), |zone| (Some(zone), false)),
         };
         let refused = refusals.against(zone.as_ref(), now).cloned();
         // With a free choice, the end of any refusal may change the choice.
@@ -57,7 +47,8 @@ impl Growth {
     }
 
     /// Asks for the machines the queue was promised, and for what the minimum lacks.
-    pub(crate) fn request(&self, world: &mut World, for_queue: i64) -> Grown {
+    /// `later` are wanted as soon as leaving nodes have made room.
+    pub(crate) fn request(&self, world: &mut World, for_queue: i64, later: i64) -> Grown {
         let mut last_ordinal =
             world.nodes.iter().map(|state| state.node.ordinal).fold(world.snapshot.last_ordinal, Ord::max);
         let forbidden = self.blocked || self.refused.is_some();
@@ -77,7 +68,7 @@ impl Growth {
                 .requests
                 .push(Action::RequestNode { ordinal: last_ordinal, zone: self.zone.clone() });
         }
-        Grown { requested, withheld: for_queue + lacking - requested, last_ordinal }
+        Grown { requested, withheld: for_queue + lacking.max(later) - requested, last_ordinal }
     }
 }
 
@@ -86,6 +77,13 @@ fn pinned_zone(world: &World) -> Option<Zone> {
     let mut bound = world.nodes.iter().filter(|state| state.stays() || !state.tenants.is_empty()).peekable();
     bound.peek()?;
     world.snapshot.zone.clone().or_else(|| bound.find_map(|state| state.node.zone.clone()))
+}
+
+/// The first zone that is not refused, else the one that is open again first. No zones are as good as any.
+fn best_zone(zones: &[Zone], refusals: &Refusals, now: Timestamp) -> Option<Zone> {
+    let refused_until = |zone: &&Zone| refusals.against(Some(zone), now).map(|entry| entry.until);
+    // The first of equals is taken, and `None` (not refused) is least.
+    zones.iter().min_by_key(refused_until).cloned()
 }
 
 /// Nodes that were about to leave are the cheapest ones to be had.

@@ -23,10 +23,18 @@ struct Bin {
     /// Nothing is taken of it.
     empty: bool,
     reserved: bool,
-    /// It is there, or can be called back.
-    usable: bool,
-    /// It takes no further tenant.
-    draining: bool,
+    service: Service,
+}
+
+/// What a machine may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Service {
+    /// It takes tenants as long as something of it is free.
+    Open,
+    /// It stays for its tenants and takes no more.
+    Draining,
+    /// It leaves or is broken.
+    None,
 }
 
 /// How many of something are free for everyone, and how many are reserved.
@@ -70,7 +78,9 @@ pub(crate) enum Reach {
 pub(crate) struct Promise {
     /// Bins that exist.
     pub bins: Vec<usize>,
+    /// Those of them that are ready.
     pub ready: i64,
+    /// Those that are not.
     pub coming: i64,
     /// To be asked for.
     pub new: i64,
@@ -96,6 +106,7 @@ pub(crate) struct Supply {
     leaving: Count,
     new_capacity: Capacity,
     new: i64,
+    later: i64,
     /// Shares that found no place, with the smallest number of nodes that failed: supply only shrinks.
     hopeless: Vec<(Capacity, Reach, i64)>,
 }
@@ -121,6 +132,7 @@ impl Supply {
             leaving: Count::default(),
             new_capacity: expected_capacity(world),
             new: 0,
+            later: 0,
             hopeless: Vec::new(),
         };
         let mut called_back = 0;
@@ -138,8 +150,11 @@ impl Supply {
                 free: if usable { state.free.clone() } else { Capacity::default() },
                 empty,
                 reserved: false,
-                usable,
-                draining: state.draining || !usable,
+                service: match (usable, state.draining) {
+                    (false, _) => Service::None,
+                    (true, true) => Service::Draining,
+                    (true, false) => Service::Open,
+                },
             });
             if empty && ready {
                 supply.ready.push(at);
@@ -196,7 +211,9 @@ impl Supply {
 
     /// Takes nodes for a run that starts now.
     pub(crate) fn take_now(&mut self, share: &RequestedShare, nodes: &[usize]) {
-        nodes.iter().for_each(|at| self.take(*at, share));
+        for at in nodes {
+            self.take(*at, share);
+        }
     }
 
     /// Machines with which a run could start later without waiting for any other run, or none. `reach` is for what exists,
@@ -262,6 +279,7 @@ impl Supply {
         self.leaving.take(promise.leaving);
         // A gang is asked for whole: while nodes that leave take a part of its room, the rest is only kept free for it.
         if promise.leaving > 0 {
+            self.later += promise.new + promise.leaving;
             return;
         }
         for _ in 0..promise.new {
@@ -271,8 +289,7 @@ impl Supply {
                 free: self.new_capacity.clone(),
                 empty: false,
                 reserved: false,
-                usable: true,
-                draining: false,
+                service: Service::Open,
             });
             self.new += 1;
             self.take(at, share);
@@ -282,6 +299,11 @@ impl Supply {
     /// How many machines are to be asked for.
     pub(crate) fn new_machines(&self) -> i64 {
         self.new
+    }
+
+    /// How many are to be asked for once leaving nodes have made room.
+    pub(crate) fn later_machines(&self) -> i64 {
+        self.later
     }
 
     /// Machines that could be had at once or soon if nothing were reserved: ready, coming, room, leaving.
@@ -337,7 +359,12 @@ impl Supply {
 
     /// True for a node that stays or can be called back.
     pub(crate) fn is_usable(&self, at: usize) -> bool {
-        self.bins[at].usable
+        self.bins[at].service != Service::None
+    }
+
+    /// True for a machine that is yet to be asked for.
+    pub(crate) fn is_new(&self, at: usize) -> bool {
+        self.bins[at].stage == Stage::New
     }
 
     /// True for a machine that exists and is not ready.
@@ -390,7 +417,7 @@ impl Supply {
             .bins
             .iter()
             .enumerate()
-            .filter(|(_, bin)| bin.stage == stage && !bin.draining && bin.free.holds(share))
+            .filter(|(_, bin)| bin.stage == stage && bin.service == Service::Open && bin.free.holds(share))
             .filter(|(_, bin)| reach == Reach::Reserved || !bin.reserved)
             .map(|(at, bin)| {
                 let accelerators: i64 = bin.free.accelerators.values().sum();

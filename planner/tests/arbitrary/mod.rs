@@ -217,7 +217,9 @@ pub fn snapshot(shared: bool) -> impl Strategy<Value = Snapshot> {
                 backoff,
             };
             lives.iter().enumerate().for_each(|(number, life)| settle(&mut snapshot, number, life));
-            stray.iter().for_each(|(node, kind, attempt)| stray_claim(&mut snapshot, *node, *kind, *attempt));
+            for (node, kind, attempt) in stray {
+                stray_claim(&mut snapshot, node, kind, attempt);
+            }
             snapshot
         },
     )
