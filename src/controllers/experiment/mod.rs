@@ -164,7 +164,8 @@ impl Controller {
     }
 
     async fn wait_until_listed(&self, token: &CancellationToken) {
-        while !(self.runs.is_initialised() && self.experiments.is_initialised()) && !token.is_cancelled() {
+        let listed = || self.runs.is_initialised() && self.experiments.is_initialised();
+        while !listed() && !token.is_cancelled() {
             tokio::time::sleep(LISTED_POLL).await;
         }
     }

@@ -52,6 +52,7 @@ fn launched() -> Observed {
             .collect(),
         pool: Pool::default(),
         rehearsed_at: None,
+        alike_is_taken: false,
         service_for: Some(1),
         believed_until: None,
         rehearsal: None,

@@ -111,6 +111,9 @@ fn absorb(with: &Executor, seen: &mut Observed, done: Done) {
             if let Some(uid) = uid_of(&seen.subject) {
                 with.memory.keep_rehearsal(&seen.key, &uid, now);
             }
+            if let (Rehearsal::Taken, Subject::Live { run, .. }) = (&rehearsal, &seen.subject) {
+                with.memory.keep_yes(&seen.key.namespace, run, &seen.pool, now);
+            }
             seen.rehearsed_at = Some(now);
             seen.rehearsal = Some(rehearsal);
         }

@@ -217,12 +217,39 @@ async fn a_gang_refused_by_a_quota_starts_nothing_and_is_not_tried_in_a_loop() {
     world.submit("r1", &json!({"nodeCount": 2}));
     world.settle().await;
     let pods = Matching::any().verb(Verb::Create).resource("pods");
-    let quota = Fault::Invalid("exceeded quota".into());
-    world.server.fail(pods.clone(), quota);
+    world.server.fail(pods.clone(), Fault::ForbiddenBecause("exceeded quota: team, requested: cpu=7".into()));
     world.play().await;
-    assert_eq!(world.phase("r1"), RunPhase::Failed, "a refusal that is no quota costs the user's budget");
-    assert_eq!(world.cause("r1"), Some(AttemptCause::Setup));
+    let status = world.status("r1");
+    assert_eq!(
+        (status.phase, status.attempts[0].cause),
+        (Some(RunPhase::Queued), Some(AttemptCause::NamespaceQuota))
+    );
+    assert_eq!(status.reason, Some(RunReason::NotAccepted));
+    assert!(status.message.is_some_and(|text| text.contains("exceeded quota: team")));
+    let totals = status.totals.unwrap_or_default();
+    assert_eq!((totals.user_failures, totals.infrastructure_failures), (0, 0));
     assert!(world.pods().is_empty());
+    let asked = world.count(&pods);
+    world.pass(Duration::from_mins(9)).await;
+    world.play().await;
+    assert!(world.count(&pods) <= asked + 1, "it is not asked for in a loop");
+    world.server.heal();
+    world.pass(Duration::from_mins(11)).await;
+    world.play().await;
+    assert_eq!(world.phase("r1"), RunPhase::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_refused_by_a_policy_after_all_costs_the_users_budget() {
+    let world = World::with_nodes(1);
+    let _process = world.start("one");
+    world.submit("r1", &json!({}));
+    world.settle().await;
+    let pods = Matching::any().verb(Verb::Create).resource("pods");
+    world.server.fail(pods, Fault::Invalid("spec.containers: no".into()));
+    world.play().await;
+    assert_eq!((world.phase("r1"), world.reason("r1")), (RunPhase::Failed, Some(RunReason::Setup)));
+    assert_eq!(world.cause("r1"), Some(AttemptCause::Setup));
 }
 
 #[tokio::test(start_paused = true)]
@@ -274,4 +301,30 @@ async fn a_success_is_recorded_before_a_later_failure_and_stays() {
     gate.release();
     world.play().await;
     assert_eq!(world.phase("r1"), RunPhase::Completed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_setup_is_tried_again_within_its_budget_and_not_in_a_hot_loop() {
+    let world = World::with_nodes(1);
+    let _process = world.start("one");
+    world.running("r1", &json!({"retries": {"user": 2}})).await;
+    let image_is_missing = |pod: &mut serde_json::Value| {
+        pod["status"] = json!({"phase": "Pending", "containerStatuses": [{"name": "main", "image": "i", "imageID": "",
+            "ready": false, "restartCount": 0, "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]});
+    };
+    world.edit_pod("r1-worker-0", image_is_missing);
+    world.play().await;
+    assert_eq!((world.phase("r1"), world.reason("r1")), (RunPhase::Queued, Some(RunReason::RetryUser)));
+    assert_eq!(world.status("r1").attempts.len(), 1, "it rests for a minute");
+    world.pass(Duration::from_mins(1)).await;
+    world.play().await;
+    assert_eq!(world.phase("r1"), RunPhase::Running);
+    world.edit_pod("r1-worker-0-a2", image_is_missing);
+    world.play().await;
+    world.pass(Duration::from_secs(110)).await;
+    world.play().await;
+    assert_eq!(world.status("r1").attempts.len(), 2, "and for two the next time");
+    world.pass(Duration::from_secs(15)).await;
+    world.play().await;
+    assert_eq!(world.status("r1").attempts.len(), 3);
 }
