@@ -283,6 +283,10 @@ pub fn observe(caches: &Caches, memory: &Memory, key: &ObjectKey, now: Timestamp
             }
         }
     };
+    if matches!(subject, Subject::Over(_)) {
+        // Nothing of it is needed again, and finished Runs are many.
+        remembered = Remembered { pods: remembered.pods, ..Remembered::default() };
+    }
     let mut pods: BTreeMap<String, PodFacts> = caches
         .pods
         .indexed(&pod_entry(key))
