@@ -163,8 +163,9 @@ mod tests {
         let steady = std::sync::Arc::new(());
         let held = steady.clone();
         tasks.spawn("steady", async move {
-            let _held = held;
-            std::future::pending::<Result<(), Anything>>().await
+            std::future::pending::<()>().await;
+            drop(held);
+            Ok::<(), Anything>(())
         });
         tasks.spawn("broken", async {
             if true { panic!("index out of range") } else { Ok::<(), Anything>(()) }

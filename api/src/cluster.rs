@@ -55,8 +55,8 @@ const INSTEAD: &str =
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = schema::immutable("vmSize", INSTEAD),
-    validation = schema::immutable("vmPriority", INSTEAD),
+    validation = schema::fixed("vmSize", INSTEAD),
+    validation = schema::fixed("vmPriority", INSTEAD),
     validation = schema::immutable("provisioningClass", INSTEAD),
 )]
 pub struct ClusterSpec {

@@ -47,10 +47,10 @@ const INSTEAD: &str = "a ClusterNode is written by trainyard only; delete it to 
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = schema::immutable("cluster", INSTEAD),
-    validation = schema::immutable("ordinal", INSTEAD),
-    validation = schema::immutable("vmSize", INSTEAD),
-    validation = schema::immutable("engine", INSTEAD),
+    validation = schema::fixed("cluster", INSTEAD),
+    validation = schema::fixed("ordinal", INSTEAD),
+    validation = schema::fixed("vmSize", INSTEAD),
+    validation = schema::fixed("engine", INSTEAD),
     validation = released_is_final(),
     validation = released_has_no_claims(),
     validation = final_retirement_stays(),
@@ -201,8 +201,8 @@ closed_set! {
         IdleTimeout,
         /// The Cluster has more nodes than `maxNodes`.
         ScaleDown,
-        /// Its gang waited too long for the rest, and gave its nodes back.
-        GangReturned,
+        /// The run it was asked for is gone, or its gang waited too long for the rest.
+        NotNeeded,
         /// Somebody deleted the ClusterNode. Final.
         Deleted,
         /// Its Node is gone, or not Ready for too long. Final.
@@ -211,6 +211,8 @@ closed_set! {
         Preempted,
         /// It cannot be made usable. Final.
         Unusable,
+        /// It never came. Final.
+        Failed,
         /// Its Cluster is being deleted.
         ClusterDeleted,
         /// Written by a newer version.
@@ -223,8 +225,10 @@ impl RetireReason {
     /// Whether the node can never be taken back into use.
     pub const fn is_final(self) -> bool {
         match self {
-            Self::Deleted | Self::Lost | Self::Preempted | Self::Unusable | Self::Unknown => true,
-            Self::IdleTimeout | Self::ScaleDown | Self::GangReturned | Self::ClusterDeleted => false,
+            Self::Deleted | Self::Lost | Self::Preempted | Self::Unusable | Self::Failed | Self::Unknown => {
+                true
+            }
+            Self::IdleTimeout | Self::ScaleDown | Self::NotNeeded | Self::ClusterDeleted => false,
         }
     }
 }

@@ -11,6 +11,7 @@
 //! | [`distribution`] | how the processes of a Run find each other |
 //! | [`provisioning_class`] | `ProvisioningClass`: which engine makes machines |
 //! | [`vm_size`] | `VmSize`: facts about a size |
+//! | [`shipped`] | the VmSizes that come with trainyard |
 //! | [`capacity`] | what a machine has and a claim takes; reading of quantities |
 //! | [`placement`] | taints, tolerations, requirements |
 //! | [`conditions`], [`duration`], [`text`] | forms that several kinds share |
@@ -38,6 +39,7 @@ pub mod provisioning_class;
 pub mod run;
 pub mod run_status;
 pub mod schema;
+pub mod shipped;
 pub mod text;
 pub mod variables;
 pub mod vm_size;
@@ -49,4 +51,5 @@ pub use experiment::Experiment;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 pub use provisioning_class::ProvisioningClass;
 pub use run::Run;
+pub use shipped::shipped_vm_sizes;
 pub use vm_size::VmSize;

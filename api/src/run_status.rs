@@ -273,10 +273,10 @@ closed_set! {
         NodesPreparing,
         /// Nodes that other runs use.
         NodesBusy,
+        /// Nodes that leave or are not fit for use, and count against `maxNodes` until they are gone.
+        NodesLeaving,
         /// Runs before it in the queue.
         BehindOthers,
-        /// Runs of a higher priority before it in the queue.
-        BehindHigherPriority,
         /// Nodes it could use are reserved for a run before it.
         Reserved,
         /// The Cluster may not have that many nodes: raise `maxNodes`.
@@ -285,20 +285,12 @@ closed_set! {
         ExceedsNode,
         /// Its nodes did not come in time; it is held for a while.
         CapacityHold,
-        /// The engine has no such machine now; asked again later.
-        StockOut,
-        /// The cloud's quota is used up; asked again later.
-        QuotaExceeded,
-        /// The engine fails for another reason; asked again later.
-        LaunchFailed,
+        /// Machines were refused (see the Cluster's `errors`) and are asked for again later.
+        CapacityBackoff,
         /// The Cluster cannot get machines until somebody changes something; see its `errors`.
         ClusterStalled,
         /// The Cluster is being deleted.
         ClusterDeleting,
-        /// The run controller has not accepted it.
-        NotAccepted,
-        /// Its earlier attempt's pods are not gone yet.
-        PreviousAttemptStopping,
         /// Written by a newer version.
         #[serde(other)]
         Unknown,

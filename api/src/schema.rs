@@ -117,6 +117,14 @@ pub fn immutable(field: &str, instead: &str) -> Rule {
     .reason(Reason::FieldValueForbidden)
 }
 
+/// The same for a field that is always there, being required or having a default: only its value can change.
+pub fn fixed(field: &str, instead: &str) -> Rule {
+    Rule::new(format!("self.{field} == oldSelf.{field}"))
+        .message(format!("{field} cannot be changed: {instead}").as_str())
+        .field_path(format!(".{field}"))
+        .reason(Reason::FieldValueForbidden)
+}
+
 /// A rule for the root of a Cluster or a Run: its name, from which other names are made.
 pub fn short_name(kind: &str) -> Rule {
     Rule::new(format!("self.metadata.name.matches('{NAME_PATTERN}') && size(self.metadata.name) <= 40")).message(

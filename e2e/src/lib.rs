@@ -1,3 +1,9 @@
 //! Tests against a real API server, and the local control plane they run on.
+//!
+//! * [`controlplane`]: the control plane itself.
+//! * [`installation`]: trainyard on it, as its users install it.
+//! * [`demo`]: what `make demo` shows.
 
 pub mod controlplane;
+pub mod demo;
+pub mod installation;

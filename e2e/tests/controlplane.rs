@@ -1,82 +1,29 @@
-//! What the local control plane promises, tried on it.
+//! What the local control plane promises about its processes, tried on them.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod, ServiceAccount};
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, PostParams};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
+use kube::api::{Api, PostParams};
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
-use kube::core::{ApiResource, GroupVersionKind};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use trainyard_e2e::controlplane::{
-    AuditEvent, Component, ControlPlane, LaunchError, NODE_CLASS, Options, Refusal, Refusals, ZONES,
-    eventually,
+    AuditEvent, Component, ControlPlane, Options, Process, ProcessSpec, binary, eventually, folder_of,
+    live_control_planes,
 };
 
 const LIMIT: Duration = Duration::from_mins(1);
 
 fn object<T: DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()
-}
-
-fn claims(client: &kube::Client) -> Api<DynamicObject> {
-    let gvk = GroupVersionKind::gvk("karpenter.sh", "v1", "NodeClaim");
-    Api::all_with(client.clone(), &ApiResource::from_gvk_with_plural(&gvk, "nodeclaims"))
-}
-
-/// A claim no NodePool stands behind, for one machine of the size.
-fn claim(name: &str, size: &str) -> DynamicObject {
-    object(json!({
-        "apiVersion": "karpenter.sh/v1",
-        "kind": "NodeClaim",
-        "metadata": {"name": name, "labels": {"karpenter.sh/nodepool": "standalone"}},
-        "spec": {
-            "nodeClassRef": {"group": "karpenter.kwok.sh", "kind": "KWOKNodeClass", "name": NODE_CLASS},
-            "requirements": [
-                {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": [size]},
-                {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]},
-            ],
-            "resources": {"requests": {"cpu": "3", "memory": "20Gi", "pods": "20", "nvidia.com/gpu": "1"}},
-        },
-    }))
-}
-
-fn condition(object: &DynamicObject, kind: &str) -> Option<(String, String)> {
-    let found = object.data["status"]["conditions"].as_array()?.iter().find(|c| c["type"] == kind)?;
-    Some((found["status"].as_str()?.to_owned(), found["reason"].as_str().unwrap_or_default().to_owned()))
-}
-
-/// Waits for the claim's machine and returns its Node.
-async fn ready_node(client: &kube::Client, name: &str) -> Result<Node> {
-    eventually(&format!("the Node of claim {name}"), LIMIT, || async {
-        let claim = claims(client).get(name).await?;
-        ensure!(condition(&claim, "Ready").is_some_and(|c| c.0 == "True"), "claim: {}", claim.data["status"]);
-        let node = claim.data["status"]["nodeName"].as_str().unwrap_or_default().to_owned();
-        Ok(Api::<Node>::all(client.clone()).get(&node).await?)
-    })
-    .await
-}
-
-async fn delete_and_await(client: &kube::Client, name: &str) -> Result<()> {
-    let api = claims(client);
-    api.delete(name, &DeleteParams::default()).await?;
-    gone(&api, name).await
-}
-
-async fn gone(api: &Api<DynamicObject>, name: &str) -> Result<()> {
-    eventually(&format!("claim {name} to be gone"), LIMIT, || async {
-        ensure!(api.get_opt(name).await?.is_none(), "it is there");
-        Ok(())
-    })
-    .await
 }
 
 #[tokio::test]
@@ -99,159 +46,20 @@ async fn two_control_planes_run_side_by_side_and_one_ends_without_the_other() ->
 }
 
 #[tokio::test]
-async fn a_pod_ends_after_the_time_and_with_the_exit_code_of_its_annotations() -> Result<()> {
-    let plane = ControlPlane::shared().await?;
-    let client = plane.client().await?;
-    claims(&client).create(&PostParams::default(), &claim("pods", "Standard_NC4as_T4_v3")).await?;
-    let node = ready_node(&client, "pods").await?.metadata.name.unwrap();
-
-    let pods = Api::<Pod>::namespaced(client.clone(), "default");
-    for (name, code, phase, reason) in
-        [("ends-well", "0", "Succeeded", "Completed"), ("ends-badly", "3", "Failed", "Error")]
-    {
-        let pod: Pod = object(json!({
-            "metadata": {
-                "name": name,
-                "annotations": {"kwok.trainyard.dev/run-for": "1s", "kwok.trainyard.dev/exit-code": code},
-            },
-            "spec": {
-                "restartPolicy": "Never",
-                "nodeSelector": {"kubernetes.io/hostname": "pods"},
-                "containers": [
-                    {"name": "main", "image": "main", "resources": {"limits": {"nvidia.com/gpu": 1}}},
-                    {"name": "side", "image": "side"},
-                ],
-            },
-        }));
-        pods.create(&PostParams::default(), &pod).await?;
-        let ended = eventually(&format!("{name} to end"), LIMIT, || async {
-            let status = pods.get(name).await?.status.unwrap_or_default();
-            let phase = status.phase.clone().unwrap_or_default();
-            ensure!(phase == "Succeeded" || phase == "Failed", "phase {phase:?}");
-            Ok(status)
-        })
-        .await?;
-        assert_eq!(ended.phase.as_deref(), Some(phase));
-        let exits: Vec<_> = ended
-            .container_statuses
-            .unwrap_or_default()
-            .into_iter()
-            .map(|c| (c.name, c.state.unwrap().terminated.unwrap()))
-            .collect();
-        let (main, side) = (&exits[0], &exits[1]);
-        assert_eq!((main.0.as_str(), main.1.exit_code.to_string().as_str()), ("main", code));
-        assert_eq!(main.1.reason.as_deref(), Some(reason));
-        assert_eq!((side.0.as_str(), side.1.exit_code), ("side", 0));
-        let ran =
-            main.1.finished_at.as_ref().unwrap().0.duration_since(main.1.started_at.as_ref().unwrap().0);
-        assert!(ran >= jiff::SignedDuration::from_secs(1), "it ran {ran}");
-    }
-    assert!(node.starts_with("kwok-pods-"), "{node}");
-    delete_and_await(&client, "pods").await
-}
-
-#[tokio::test]
-async fn a_node_claim_without_node_pool_becomes_a_ready_node_and_goes() -> Result<()> {
-    let plane = ControlPlane::shared().await?;
-    let client = plane.client().await?;
-    let start = Instant::now();
-    claims(&client).create(&PostParams::default(), &claim("whole", "Standard_ND40rs_v2")).await?;
-    let node = ready_node(&client, "whole").await?;
-    eprintln!("claim to ready Node: {:.2?}", start.elapsed());
-
-    let labels = node.metadata.labels.clone().unwrap_or_default();
-    assert_eq!(labels["node.kubernetes.io/instance-type"], "Standard_ND40rs_v2");
-    assert!(ZONES.contains(&labels["topology.kubernetes.io/zone"].as_str()));
-    let allocatable = node.status.unwrap().allocatable.unwrap();
-    assert_eq!(allocatable["nvidia.com/gpu"].0, "8");
-    assert_eq!(allocatable["memory"].0, "688118Mi");
-
-    let start = Instant::now();
-    delete_and_await(&client, "whole").await?;
-    let node = Api::<Node>::all(client).get_opt(&node.metadata.name.unwrap()).await?;
-    assert!(node.is_none());
-    eprintln!("claim and Node gone: {:.2?}", start.elapsed());
-    Ok(())
-}
-
-#[tokio::test]
-async fn the_cloud_refuses_what_it_is_told_to() -> Result<()> {
-    // Alone: the rules are of the whole control plane.
-    let plane = ControlPlane::start(Options::default()).await?;
-    let client = plane.client().await?;
-    let api = claims(&client);
-    let size = "Standard_NC6s_v3";
-    let refusal = |id: &str, message: &str| Refusal {
-        id: id.to_owned(),
-        instance_type: Some(size.to_owned()),
-        message: message.to_owned(),
-        ..Refusal::default()
-    };
-
-    // Stock-out: the claim is deleted, and an event in `default` says why.
-    let out = Refusal { remaining: Some(1), ..refusal("out", "no NC6s_v3 left in any zone") };
-    plane.set_refusals(&Refusals { refuse: vec![out], ..Refusals::default() })?;
-    api.create(&PostParams::default(), &claim("refused", size)).await?;
-    gone(&api, "refused").await?;
-    let events = Api::<Event>::namespaced(client.clone(), "default");
-    let event = eventually("the event of the refusal", LIMIT, || async {
-        let of_claim = ListParams::default().fields("involvedObject.name=refused,type=Warning");
-        match events.list(&of_claim).await?.items.into_iter().next() {
-            Some(event) => Ok(event),
-            None => bail!("no Warning about it"),
-        }
-    })
-    .await?;
-    assert_eq!(event.reason.as_deref(), Some("InsufficientCapacityError"));
-    let message = event.message.unwrap_or_default();
-    assert!(message.contains("no NC6s_v3 left in any zone"), "{message}");
-    assert_eq!(plane.refused("out")?, 1);
-
-    // One refusal was asked for, so the next claim is served.
-    api.create(&PostParams::default(), &claim("served", size)).await?;
-    ready_node(&client, "served").await?;
-    assert_eq!(plane.refused("out")?, 1);
-
-    // A zone without stock: the machine comes from the other one.
-    let zone = Refusal { zone: Some(ZONES[0].to_owned()), ..refusal("zone", "zone-a is empty") };
-    plane.set_refusals(&Refusals { refuse: vec![zone], ..Refusals::default() })?;
-    for name in ["elsewhere-1", "elsewhere-2", "elsewhere-3"] {
-        api.create(&PostParams::default(), &claim(name, size)).await?;
-        let labels = ready_node(&client, name).await?.metadata.labels.unwrap();
-        assert_eq!(labels["topology.kubernetes.io/zone"], ZONES[1]);
-    }
-    assert_eq!(plane.refused("zone")?, 0);
-
-    // Any other error: Karpenter keeps the claim and tries again.
-    let broken = Refusal {
-        error: LaunchError::Other("AllocationFailed".to_owned()),
-        ..refusal("broken", "try later")
-    };
-    plane.set_refusals(&Refusals { refuse: vec![broken], ..Refusals::default() })?;
-    api.create(&PostParams::default(), &claim("tried-again", size)).await?;
-    eventually("the reason on the claim", LIMIT, || async {
-        let launched = condition(&api.get("tried-again").await?, "Launched");
-        ensure!(launched == Some(("Unknown".to_owned(), "AllocationFailed".to_owned())), "{launched:?}");
-        Ok(())
-    })
-    .await?;
-    let delay = Duration::from_secs(1);
-    plane.set_refusals(&Refusals { launch_delay: delay, ..Refusals::default() })?;
-    ready_node(&client, "tried-again").await?;
-
-    // The delay is waited before the machine exists.
-    let start = Instant::now();
-    api.create(&PostParams::default(), &claim("slow", size)).await?;
-    ready_node(&client, "slow").await?;
-    assert!(start.elapsed() >= delay);
-    Ok(())
-}
-
-#[tokio::test]
 async fn a_component_can_be_killed_paused_and_started_again() -> Result<()> {
     let plane = ControlPlane::start(Options::default().without(Component::Karpenter)).await?;
     let namespace: Namespace = object(json!({"metadata": {"name": "survives"}}));
     Api::<Namespace>::all(plane.client().await?).create(&PostParams::default(), &namespace).await?;
+
+    let node: Node = object(json!({"metadata": {"name": "n1", "labels": {"kwok.x-k8s.io/node": "fake"}}}));
+    let nodes = Api::<Node>::all(plane.client().await?);
+    nodes.create(&PostParams::default(), &node).await?;
+    eventually("the node to be ready", LIMIT, || async {
+        let conditions = nodes.get("n1").await?.status.and_then(|s| s.conditions).unwrap_or_default();
+        ensure!(conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True"), "{conditions:?}");
+        Ok(())
+    })
+    .await?;
 
     for component in [Component::ApiServer, Component::Etcd, Component::ControllerManager, Component::Kwok] {
         let start = Instant::now();
@@ -265,6 +73,20 @@ async fn a_component_can_be_killed_paused_and_started_again() -> Result<()> {
     }
     eventually("the namespace made before", LIMIT, || async {
         Ok(Api::<Namespace>::all(plane.client().await?).get("survives").await?)
+    })
+    .await?;
+
+    // The new kwok plays the machine of the one that was killed, and does not wait until its lease has run out.
+    let pod: Pod = object(json!({
+        "metadata": {"name": "after-restart"},
+        "spec": {"nodeName": "n1", "containers": [{"name": "main", "image": "main"}]},
+    }));
+    let pods = Api::<Pod>::namespaced(plane.client().await?, "default");
+    pods.create(&PostParams::default(), &pod).await?;
+    eventually("the pod to run", Duration::from_secs(20), || async {
+        let phase = pods.get("after-restart").await?.status.and_then(|s| s.phase);
+        ensure!(phase.as_deref() == Some("Running"), "{phase:?}");
+        Ok(())
     })
     .await?;
 
@@ -283,6 +105,20 @@ async fn a_component_can_be_killed_paused_and_started_again() -> Result<()> {
 
     assert!(plane.rss(Component::ApiServer)? > 50 << 20);
     assert!(plane.cpu_seconds(Component::ApiServer)? > 0.1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_start_that_fails_shows_the_log_of_the_culprit_and_leaves_nothing() -> Result<()> {
+    let options =
+        Options::default().without(Component::Karpenter).name(format!("wrong-{}", std::process::id()));
+    let error = match ControlPlane::start(options.arg(Component::Etcd, "--no-such-flag")).await {
+        Ok(_) => bail!("it started"),
+        Err(error) => format!("{error:#}"),
+    };
+    assert!(error.contains("etcd has ended"), "{error}");
+    assert!(error.contains("no-such-flag"), "{error}");
+    assert!(!folder_of(&format!("wrong-{}", std::process::id())).exists());
     Ok(())
 }
 
@@ -343,28 +179,57 @@ async fn it_listens_on_loopback_only_and_lets_nobody_in_without_credentials() ->
 }
 
 #[tokio::test]
+async fn a_context_of_the_users_kubeconfig_serves_instead_and_nothing_is_started() -> Result<()> {
+    let plane = ControlPlane::shared().await?;
+    let kubeconfig = plane.kubeconfig_path().display().to_string();
+    let external =
+        Holder::up("external", &[], &[("KUBECONFIG", &kubeconfig), ("TRAINYARD_E2E_CONTEXT", "local")])
+            .await?;
+    let kubeconfig = Kubeconfig::read_from(external.folder.join("admin.kubeconfig"))?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let namespaces = Api::<Namespace>::all(kube::Client::try_from(config)?);
+    assert!(namespaces.get_opt("default").await?.is_some());
+    let started = processes_naming(&external.folder);
+    assert!(started.iter().all(|(_, command)| command.starts_with("sh ")), "{started:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn programs_of_kubebuilder_assets_go_before_those_built_here() -> Result<()> {
+    let assets = std::env::temp_dir().join(format!("assets-{}", std::process::id()));
+    fs::create_dir_all(&assets)?;
+    for program in ["etcd", "kube-apiserver", "kubectl"] {
+        std::os::unix::fs::symlink(binary(program)?, assets.join(program))?;
+    }
+    let folder = assets.display().to_string();
+    let up = Holder::up("assets", &["--no-karpenter"], &[("KUBEBUILDER_ASSETS", &folder)]).await;
+    let started = up.map(|up| processes_naming(&up.folder));
+    fs::remove_dir_all(&assets)?;
+    let started = started?;
+    let from_assets = |program: &str| {
+        let expected = assets.join(program).display().to_string();
+        started.iter().any(|(_, command)| command.starts_with(&expected))
+    };
+    assert!(from_assets("etcd") && from_assets("kube-apiserver"), "{started:?}");
+    assert!(!from_assets("kube-scheduler"));
+    Ok(())
+}
+
+#[tokio::test]
 async fn nothing_is_left_when_the_process_that_holds_it_is_killed() -> Result<()> {
-    let name = format!("killed-{}", std::process::id());
-    let mut holder = Command::new(env!("CARGO_BIN_EXE_controlplane"))
-        .args(["up", "--name", &name])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut kubeconfig = String::new();
-    std::io::BufRead::read_line(
-        &mut std::io::BufReader::new(holder.stdout.take().unwrap()),
-        &mut kubeconfig,
-    )?;
-    let folder = PathBuf::from(kubeconfig.trim()).parent().unwrap().to_owned();
+    let holder = Holder::up("killed", &[], &[]).await?;
     // Six components and the janitor.
-    let before = processes_naming(&folder);
+    let before = processes_naming(&holder.folder);
     assert_eq!(before.len(), 7, "{before:?}");
 
-    holder.kill()?;
-    holder.wait()?;
+    holder.process.kill()?;
     eventually("everything to be gone", Duration::from_secs(20), || async {
-        let left = processes_naming(&folder);
-        ensure!(left.is_empty() && !folder.exists(), "processes {left:?}, folder {}", folder.exists());
+        let left = processes_naming(&holder.folder);
+        ensure!(
+            left.is_empty() && !holder.folder.exists(),
+            "{left:?}, folder there: {}",
+            holder.folder.exists()
+        );
         Ok(())
     })
     .await
@@ -372,41 +237,78 @@ async fn nothing_is_left_when_the_process_that_holds_it_is_killed() -> Result<()
 
 #[tokio::test]
 async fn a_folder_whose_janitor_was_killed_too_goes_with_the_next_start() -> Result<()> {
-    let name = format!("orphan-{}", std::process::id());
-    let exe = env!("CARGO_BIN_EXE_controlplane");
-    let mut holder =
-        Command::new(exe).args(["up", "--no-karpenter", "--name", &name]).stdout(Stdio::piped()).spawn()?;
-    let mut kubeconfig = String::new();
-    std::io::BufRead::read_line(
-        &mut std::io::BufReader::new(holder.stdout.take().unwrap()),
-        &mut kubeconfig,
-    )?;
-    let folder = PathBuf::from(kubeconfig.trim()).parent().unwrap().to_owned();
-
+    let holder = Holder::up("orphan", &["--no-karpenter"], &[]).await?;
+    let folder = holder.folder.clone();
     let janitor =
         processes_naming(&folder).into_iter().find(|(_, command)| command.starts_with("sh ")).unwrap();
     Command::new("kill").args(["-9", &janitor.0.to_string()]).status()?;
-    holder.kill()?;
-    holder.wait()?;
+    holder.process.kill()?;
     eventually("the components to be gone", Duration::from_secs(20), || async {
         let left = processes_naming(&folder);
         ensure!(left.is_empty(), "{left:?}");
         Ok(())
     })
     .await?;
-    assert!(folder.exists());
 
-    // The same name is free again, and `down` ends what `up --detach` left running.
-    let up = Command::new(exe).args(["up", "--no-karpenter", "--detach", "--name", &name]).output()?;
-    assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
-    let list = String::from_utf8(Command::new(exe).arg("list").output()?.stdout)?;
+    // The same name is free again; another test may have started one and removed the folder already.
+    let holder = Holder::up("orphan", &["--no-karpenter"], &[]).await?;
+    assert_eq!(holder.folder, folder);
+    let twice = Command::new(CONTROLPLANE).args(["up", "--name", &holder.name]).output()?;
+    let message = String::from_utf8_lossy(&twice.stderr);
+    assert!(message.contains("is running already"), "{message}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_started_detached_is_listed_and_ends_on_demand() -> Result<()> {
+    let name = format!("detached-{}", std::process::id());
+    let run = |arguments: &[&str]| -> Result<String> {
+        let output = Command::new(CONTROLPLANE).args(arguments).output()?;
+        ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let kubeconfig = run(&["up", "--no-karpenter", "--detach", "--name", &name])?;
+    let list = run(&["list"]);
+    run(&["down", "--name", &name])?;
+    let (list, folder) = (list?, folder_of(&name));
+    assert_eq!(Path::new(kubeconfig.trim()), folder.join("admin.kubeconfig"));
     assert!(list.lines().any(|line| line.starts_with(&format!("{name}\tready"))), "{list}");
-    let twice = Command::new(exe).args(["up", "--name", &name]).output()?;
-    assert!(String::from_utf8_lossy(&twice.stderr).contains("is running already"));
-    assert!(Command::new(exe).args(["down", "--name", &name]).status()?.success());
     assert!(!folder.exists());
     assert_eq!(processes_naming(&folder), BTreeSet::new());
     Ok(())
+}
+
+const CONTROLPLANE: &str = env!("CARGO_BIN_EXE_controlplane");
+
+/// A process of its own that holds a control plane, as a person would have it; it ends with this one at the latest.
+struct Holder {
+    name: String,
+    folder: PathBuf,
+    process: Process,
+}
+
+impl Holder {
+    async fn up(name: &str, arguments: &[&str], env: &[(&str, &str)]) -> Result<Self> {
+        let name = format!("{name}-{}", std::process::id());
+        let log = std::env::temp_dir().join(format!("{name}.log"));
+        let process = Process::start(ProcessSpec {
+            name: "controlplane".to_owned(),
+            program: CONTROLPLANE.into(),
+            args: [&["up", "--name", &name], arguments].concat().iter().map(|&s| s.to_owned()).collect(),
+            env: env.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            log: log.clone(),
+        })?;
+        let up = eventually(&format!("the control plane {name}"), LIMIT, || async {
+            let owners = live_control_planes()?;
+            let ready = owners.iter().any(|owner| owner.name == name && owner.ready);
+            ensure!(ready, "{owners:?}\n{}", process.log_tail());
+            Ok(())
+        })
+        .await;
+        fs::remove_file(log)?;
+        up?;
+        Ok(Self { folder: folder_of(&name), name, process })
+    }
 }
 
 /// (process id, command line) of living processes that name the folder in their arguments or environment.

@@ -140,13 +140,14 @@ fn health(
     } else {
         let NodeCounts { preparing, idle, running, leaving, unusable, preempted } = *counts;
         let mut message = format!("{running} running, {idle} idle");
-        for (count, word) in
-            [(preparing, "preparing"), (leaving, "leaving"), (unusable, "unusable"), (preempted, "preempted")]
-        {
-            if count > 0 {
-                message += &format!(", {count} {word}");
-            }
-        }
+        let others = [
+            (preparing, "preparing"),
+            (leaving, "leaving"),
+            (unusable, "unusable"),
+            (preempted, "preempted"),
+        ];
+        let others = others.into_iter().filter(|(count, _)| *count > 0);
+        message.extend(others.map(|(count, word)| format!(", {count} {word}")));
         (PoolHealth::Steady, message)
     }
 }

@@ -36,18 +36,8 @@ impl Growth {
         let blocked = world.snapshot.policy.growth_blocked.is_some();
         let (zone, free_choice) = match &world.snapshot.policy.placement {
             Placement::Any => (None, false),
-            Placement::SameZone(zones) => match pinned_zone(world) {
-                Some(zone) => (Some(zone), false),
-                None => {
-                    let open = zones.iter().find(|zone| refusals.against(Some(zone), now).is_none());
-                    let soonest = || {
-                        zones
-                            .iter()
-                            .min_by_key(|zone| refusals.against(Some(zone), now).map(|entry| entry.until))
-                    };
-                    (open.or_else(soonest).cloned(), true)
-                }
-            },
+            Placement::SameZone(zones) => pinned_zone(world)
+                .map_or_else(|| (best_zone(zones, refusals, now), true), |zone| (Some(zone), false)),
         };
         let refused = refusals.against(zone.as_ref(), now).cloned();
         // With a free choice, the end of any refusal may change the choice.
@@ -86,6 +76,13 @@ fn pinned_zone(world: &World) -> Option<Zone> {
     let mut bound = world.nodes.iter().filter(|state| state.stays() || !state.tenants.is_empty()).peekable();
     bound.peek()?;
     world.snapshot.zone.clone().or_else(|| bound.find_map(|state| state.node.zone.clone()))
+}
+
+/// The first zone that is not refused, else the one that is open again first. No zones are as good as any.
+fn best_zone(zones: &[Zone], refusals: &Refusals, now: Timestamp) -> Option<Zone> {
+    let refused_until = |zone: &&Zone| refusals.against(Some(zone), now).map(|entry| entry.until);
+    // The first of equals is taken, and `None` (not refused) is least.
+    zones.iter().min_by_key(refused_until).cloned()
 }
 
 /// Nodes that were about to leave are the cheapest ones to be had.

@@ -22,6 +22,7 @@ pub mod report;
 mod shrink;
 pub mod snapshot;
 mod supply;
+mod text;
 mod upkeep;
 pub mod wait;
 mod world;

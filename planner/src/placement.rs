@@ -67,6 +67,12 @@ pub(crate) fn serve<'a>(
         }
         let later = supply.find_later(&run.share, run.node_count, window.existing, window.new);
         if let Some(promise) = later {
+            if promise.on_reserved {
+                window.note_end_for_existing(world);
+            }
+            if promise.new_on_reserved {
+                window.note_end_for_new(world);
+            }
             let since = gang::since(run, world.now);
             if gang::is_over(run, since, world.now) {
                 let hold = gang::next_hold(run, world.now);
@@ -75,18 +81,12 @@ pub(crate) fn serve<'a>(
                 continue;
             }
             gang::note_timeout(world, run);
-            if promise.on_reserved {
-                window.note_end_for_existing(world);
-            }
-            if promise.new_on_reserved {
-                window.note_end_for_new(world);
-            }
             let wait = machines_wait(world, supply, growth, run, &promise);
             keep(world, supply, run, &promise);
             waiting.push(Waiting { gang_since: Some(since), ..Waiting::new(run, wait) });
             continue;
         }
-        if let Some(wait) = needs_blocked_growth(world, &mut sizes, run) {
+        if let Some(wait) = needs_blocked_growth(world, supply, &mut sizes, run) {
             waiting.push(Waiting::new(run, wait));
             continue;
         }
@@ -135,10 +135,10 @@ struct Sizes<'a> {
 }
 
 impl<'a> Sizes<'a> {
-    fn large_enough(&mut self, world: &World, share: &'a RequestedShare) -> i64 {
+    fn large_enough(&mut self, world: &World, supply: &Supply, share: &'a RequestedShare) -> i64 {
         let count = || {
-            let large = world.nodes.iter().filter(|state| {
-                state.stays()
+            let large = world.nodes.iter().enumerate().filter(|(at, state)| {
+                supply.is_usable(*at)
                     && match share {
                         RequestedShare::WholeNode => true,
                         RequestedShare::Part(share) => state.node.capacity.holds(share),
@@ -157,7 +157,8 @@ fn exceeds_node_size<'a>(
     run: &'a QueuedRun,
 ) -> Option<Wait> {
     let RequestedShare::Part(share) = &run.share else { return None };
-    let fits = supply.new_capacity().holds(share) || sizes.large_enough(world, &run.share) >= run.node_count;
+    let fits =
+        supply.new_capacity().holds(share) || sizes.large_enough(world, supply, &run.share) >= run.node_count;
     (!fits).then(|| Wait::ExceedsNodeSize {
         share: Box::new(share.clone()),
         node: Box::new(supply.new_capacity().clone()),
@@ -166,9 +167,14 @@ fn exceeds_node_size<'a>(
 
 /// A run that needs more nodes than there are, while none can be asked for before a person acts, reserves nothing: its
 /// nodes might stand idle for days.
-fn needs_blocked_growth<'a>(world: &World, sizes: &mut Sizes<'a>, run: &'a QueuedRun) -> Option<Wait> {
+fn needs_blocked_growth<'a>(
+    world: &World,
+    supply: &Supply,
+    sizes: &mut Sizes<'a>,
+    run: &'a QueuedRun,
+) -> Option<Wait> {
     let block = world.snapshot.policy.growth_blocked.as_ref()?;
-    (run.node_count > sizes.large_enough(world, &run.share)).then(|| Wait::GrowthBlocked {
+    (run.node_count > sizes.large_enough(world, supply, &run.share)).then(|| Wait::GrowthBlocked {
         needed: run.node_count,
         code: block.code.clone(),
         message: block.message.clone(),

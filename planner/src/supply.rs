@@ -23,7 +23,18 @@ struct Bin {
     /// Nothing is taken of it.
     empty: bool,
     reserved: bool,
-    draining: bool,
+    service: Service,
+}
+
+/// What a machine may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Service {
+    /// It takes tenants as long as something of it is free.
+    Open,
+    /// It stays for its tenants and takes no more.
+    Draining,
+    /// It leaves or is broken.
+    None,
 }
 
 /// How many of something are free for everyone, and how many are reserved.
@@ -135,7 +146,11 @@ impl Supply {
                 free: if usable { state.free.clone() } else { Capacity::default() },
                 empty,
                 reserved: false,
-                draining: state.draining || !usable,
+                service: match (usable, state.draining) {
+                    (false, _) => Service::None,
+                    (true, true) => Service::Draining,
+                    (true, false) => Service::Open,
+                },
             });
             if empty && ready {
                 supply.ready.push(at);
@@ -192,7 +207,9 @@ impl Supply {
 
     /// Takes nodes for a run that starts now.
     pub(crate) fn take_now(&mut self, share: &RequestedShare, nodes: &[usize]) {
-        nodes.iter().for_each(|at| self.take(*at, share));
+        for at in nodes {
+            self.take(*at, share);
+        }
     }
 
     /// Machines with which a run could start later without waiting for any other run, or none. `reach` is for what exists,
@@ -267,7 +284,7 @@ impl Supply {
                 free: self.new_capacity.clone(),
                 empty: false,
                 reserved: false,
-                draining: false,
+                service: Service::Open,
             });
             self.new += 1;
             self.take(at, share);
@@ -330,6 +347,11 @@ impl Supply {
         }
     }
 
+    /// True for a node that stays or can be called back.
+    pub(crate) fn is_usable(&self, at: usize) -> bool {
+        self.bins[at].service != Service::None
+    }
+
     /// True for a machine that exists and is not ready.
     pub(crate) fn is_coming(&self, at: usize) -> bool {
         self.bins[at].stage == Stage::Coming
@@ -380,7 +402,7 @@ impl Supply {
             .bins
             .iter()
             .enumerate()
-            .filter(|(_, bin)| bin.stage == stage && !bin.draining && bin.free.holds(share))
+            .filter(|(_, bin)| bin.stage == stage && bin.service == Service::Open && bin.free.holds(share))
             .filter(|(_, bin)| reach == Reach::Reserved || !bin.reserved)
             .map(|(at, bin)| {
                 let accelerators: i64 = bin.free.accelerators.values().sum();

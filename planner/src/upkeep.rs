@@ -115,7 +115,7 @@ pub(crate) fn drop_claims(world: &mut World) {
         match last.get(claim.run.uid.as_str()).copied().flatten() {
             None => world.drop_claim(at, claim, DropBasis::RunGone),
             Some((attempt, _)) if claim.attempt <= attempt => {
-                world.drop_claim(at, claim, DropBasis::PodsGone)
+                world.drop_claim(at, claim, DropBasis::PodsGone);
             }
             Some((_, true)) => world.set_aside(at, claim),
             Some((_, false)) => world.drop_claim(at, claim, DropBasis::NotAllocated),

@@ -157,8 +157,9 @@ impl<'a> World<'a> {
                     .iter()
                     .all(|claim| claim.run.uid != run.id.uid || claim.attempt != run.attempt)
                 {
-                    state.free = Capacity::default();
-                    state.tenants.push(Tenant { run: &run.id, share: Capacity::default(), ends: ends(run) });
+                    let share = state.node.capacity.clone();
+                    state.free = state.free.minus(&share);
+                    state.tenants.push(Tenant { run: &run.id, share, ends: ends(run) });
                 }
             }
         }

@@ -1,5 +1,7 @@
-//! The controllers. They do not call each other; they meet in the API server.
+//! The control loops. Each meets the others only in the API server: none imports another.
 //!
+//! * [`cluster`]: decides (through the planner) what nodes there are and which run gets which.
 //! * [`node`]: machines of ClusterNodes: made, watched, removed; and their status.
 
+pub mod cluster;
 pub mod node;

@@ -305,6 +305,25 @@ pub async fn merge<K: Object>(
         .map_err(|source| Error::request(Verb::Patch, target::<K>(&seen.name), source))
 }
 
+/// As [`merge`], on the status subresource; `fields` is `{"status": {...}}`.
+///
+/// For the few fields of a status that have one writer among several and are written often: it costs the API server a
+/// fraction of a structured apply. `null` removes a field.
+pub async fn merge_status<K: Object>(
+    api: &Api<K>,
+    seen: &Seen,
+    manager: &str,
+    fields: &(impl Serialize + Sync),
+) -> Result<K, Error> {
+    let mut body = object_of::<K>(Verb::Patch, &seen.name, fields)?;
+    metadata_of::<K>(Verb::Patch, &seen.name, &mut body)?
+        .insert("resourceVersion".into(), seen.resource_version.clone().into());
+    let parameters = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+    api.patch_status(&seen.name, &parameters, &Patch::Merge(Value::Object(body)))
+        .await
+        .map_err(|source| Error::request(Verb::Patch, target::<K>(&seen.name) + " status", source))
+}
+
 /// Writes the whole object; its metadata carries the resourceVersion of the read it was made from.
 pub async fn replace<K: Object>(api: &Api<K>, object: &K, manager: &str) -> Result<K, Error> {
     let seen = Seen::of(object)?;

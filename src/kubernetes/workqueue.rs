@@ -168,10 +168,11 @@ impl<K: Key> Queue<K> {
         E: Failure,
     {
         let mut running = JoinSet::new();
+        let mut cancelled = std::pin::pin!(token.cancelled_owned());
         loop {
             let wake = self.start_due(&mut running, &reconcile);
             tokio::select! {
-                () = token.cancelled() => break,
+                () = &mut cancelled => break,
                 () = self.shared.changed.notified() => {}
                 () = sleep_until(wake) => {}
                 Some(ended) = running.join_next() => self.end(ended)?,

@@ -8,5 +8,8 @@
 //! * [`readiness`]: the gates behind `/readyz`.
 //! * [`shutdown`]: one token, cancelled by SIGTERM, SIGINT or a fault.
 
+pub mod logging;
 pub mod metrics;
 pub mod readiness;
+pub mod server;
+pub mod shutdown;

@@ -2,9 +2,9 @@
 //!
 //! In: the folders under `e2e/controlplane/`, one Go module per tool family with exact versions in `go.mod` and
 //! `go.sum` (in a shared one the families' requirements pull each other to versions that do not compile). Out: the
-//! programs in [`bin_folder`](super::binaries::bin_folder), beside them `assets/` (Karpenter's CRDs, kwok's standard
-//! stages) and `stamps/`. A family whose sources and settings have not changed since its stamp is skipped. Needs Go,
-//! git for nothing but what Go itself wants, and the network or a filled module cache.
+//! programs in [`bin_folder`](super::binaries::bin_folder), beside them `assets/` (Karpenter's CRDs, kwok's stages of
+//! nodes) and `stamps/`. A family whose sources and settings have not changed since its stamp is skipped. Needs Go, and
+//! the network or a filled module cache.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -68,12 +68,10 @@ const FAMILIES: &[Family] = &[
         programs: &[("kwok", "sigs.k8s.io/kwok/cmd/kwok")],
         stamps: &[],
         assets: &[(
-            "kwok-stages.yaml",
+            "kwok-node-stages.yaml",
             &[
                 "kustomize/stage/node/fast/node-initialize.yaml",
                 "kustomize/stage/node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
-                "kustomize/stage/pod/fast/pod-ready.yaml",
-                "kustomize/stage/pod/fast/pod-delete.yaml",
             ],
         )],
     },

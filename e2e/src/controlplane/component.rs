@@ -49,6 +49,17 @@ impl Component {
         }
     }
 
+    /// What must run for it to become ready.
+    pub(super) fn needs(self) -> &'static [Self] {
+        match self {
+            Self::Etcd => &[],
+            Self::ApiServer => &[Self::Etcd],
+            Self::ControllerManager | Self::Scheduler | Self::Kwok | Self::Karpenter => {
+                &[Self::Etcd, Self::ApiServer]
+            }
+        }
+    }
+
     /// Who it is to the API server, as (user, group); also the user name in the audit log. None for those that are
     /// no clients.
     pub fn identity(self) -> Option<(&'static str, Option<&'static str>)> {
@@ -203,7 +214,7 @@ fn kwok(folder: &Path, ports: Ports) -> Result<Vec<String>> {
         ("cidr", "10.99.0.0/16".to_owned()),
         ("server-address", format!("127.0.0.1:{}", ports.kwok())),
     ]);
-    for config in [source("kwok-options.yaml"), asset("kwok-stages.yaml")?, source("kwok-stages.yaml")] {
+    for config in [source("kwok-options.yaml"), asset("kwok-node-stages.yaml")?, source("kwok-stages.yaml")] {
         args.push(format!("--config={}", text(&config)));
     }
     Ok(args)

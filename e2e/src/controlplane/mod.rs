@@ -16,7 +16,7 @@
 //! started again. Several run side by side. All state is in `<checkout>/.local/run/<name>/`.
 //!
 //! Guarantees: everything ends with the [`ControlPlane`] value, and with the process that holds it, however that
-//! ends; the folder goes, too. Every wait is bounded, and its error shows the end of the component's log.
+//! ends; the folder goes, too. Every wait is bounded, and its error shows the component's log.
 //!
 //! With `TRAINYARD_E2E_CONTEXT=<context>` nothing is started and that context of the user's kubeconfig is used; what
 //! needs the processes (kill, pause, audit log, refusals) is an error then. `KUBEBUILDER_ASSETS` is searched before
@@ -29,6 +29,7 @@ mod certificates;
 mod component;
 mod karpenter;
 mod kubeconfig;
+mod machines;
 mod ports;
 mod process;
 mod run_folder;
@@ -52,6 +53,7 @@ pub use binaries::{bin_folder, binary};
 pub use build::build;
 pub use component::Component;
 pub use karpenter::{LaunchError, NODE_CLASS, Refusal, Refusals, ZONES};
+pub use machines::{bring_back_node, lose_node};
 pub use process::{Process, ProcessSpec};
 pub use run_folder::{Owner, end_control_plane, folder_of, live_control_planes};
 pub use wait::eventually;
@@ -232,6 +234,9 @@ impl ControlPlane {
     pub async fn restart(&self, component: Component) -> Result<()> {
         let ours = self.ours()?;
         self.process(component)?.kill()?;
+        if component == Component::Kwok {
+            machines::release_nodes(&self.client().await?).await?;
+        }
         ours.start(component)?;
         ours.wait_until_ready(component, &self.kubeconfig).await
     }

@@ -11,6 +11,8 @@
 //! * A parent that dies before the child has asked for the signal would be missed, so the child then compares its
 //!   parent with the one it was given and gives up if they differ.
 //!
+//! What the child starts itself is not covered by the kernel's promise; none of the programs here starts anything.
+//!
 //! A child gets its own process group, so Ctrl-C in a terminal reaches only the process that started it.
 
 use std::collections::BTreeMap;
@@ -22,7 +24,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -79,7 +81,8 @@ impl Process {
     pub fn kill(&self) -> Result<()> {
         let mut child = self.lock();
         if child.try_wait()?.is_none() {
-            child.kill()?;
+            // Its whole group, should it have children of its own.
+            kill_process_group(Pid::from_child(&child), Signal::KILL)?;
             child.wait()?;
         }
         Ok(())
@@ -130,9 +133,9 @@ impl Process {
         &self.spec.log
     }
 
-    /// The last lines of its output, for messages.
+    /// The first and last lines of its output, for messages.
     pub fn log_tail(&self) -> String {
-        tail(&self.spec.log, 15)
+        excerpt(&self.spec.log)
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
@@ -206,13 +209,21 @@ fn fork(command: Command) -> io::Result<Child> {
     child.recv().map_err(|_| gone())?
 }
 
-/// The last `lines` lines of a text file; a note instead when it cannot be read.
-pub(super) fn tail(path: &Path, lines: usize) -> String {
+/// The first and the last lines of a text file: a program that refuses its arguments says so first, one that fails
+/// later says so last. A note instead when it cannot be read.
+fn excerpt(path: &Path) -> String {
+    const FIRST: usize = 5;
+    const LAST: usize = 15;
     match std::fs::read(path) {
         Ok(bytes) => {
             let text = String::from_utf8_lossy(&bytes);
-            let all: Vec<&str> = text.lines().collect();
-            all[all.len().saturating_sub(lines)..].join("\n")
+            let lines: Vec<&str> = text.lines().collect();
+            if lines.len() <= FIRST + LAST {
+                return lines.join("\n");
+            }
+            let left_out = lines.len() - FIRST - LAST;
+            let (first, last) = (lines[..FIRST].join("\n"), lines[FIRST + left_out..].join("\n"));
+            format!("{first}\n({left_out} lines)\n{last}")
         }
         Err(error) => format!("(no log at {}: {error})", path.display()),
     }

@@ -66,7 +66,8 @@ impl RunFolder {
         let first_port = Ports::find_free_block(&taken)?;
         fs::create_dir(&path)?;
         let lock = File::create(path.join(LOCK))?;
-        lock.try_lock().context("locking a folder that was just made")?;
+        // Waits for nobody but those who look, in this moment, whether it has an owner.
+        lock.lock().context("locking a folder that was just made")?;
         for sub in ["pki", "log"] {
             fs::create_dir(path.join(sub))?;
         }
@@ -173,10 +174,10 @@ fn folders(root: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Whether a process holds the folder's lock.
+/// Whether a process holds the folder's lock. Those who look share it, so they do not see each other.
 fn has_owner(folder: &Path) -> bool {
     match File::open(folder.join(LOCK)) {
-        Ok(file) => matches!(file.try_lock(), Err(TryLockError::WouldBlock)),
+        Ok(file) => matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)),
         Err(_) => false,
     }
 }

@@ -38,8 +38,19 @@ pub(super) async fn external(options: &Options, context: &str) -> Result<Control
     Ok(ControlPlane { backing: Backing::External { _folder: folder }, kubeconfig, timings })
 }
 
-/// Starts processes of our own.
+/// Starts processes of our own. A port that was free when it was chosen may be taken a moment later by a control plane
+/// of another checkout; other ports are tried then.
 pub(super) async fn ours(options: Options) -> Result<ControlPlane> {
+    for _ in 0..2 {
+        match attempt(options.clone()).await {
+            Err(error) if format!("{error:#}").contains("address already in use") => {}
+            result => return result,
+        }
+    }
+    attempt(options).await
+}
+
+async fn attempt(options: Options) -> Result<ControlPlane> {
     let mut clock = Stopwatch { last: Instant::now(), timings: Timings::default() };
     for component in [Component::Etcd, Component::ApiServer] {
         if !options.components.contains(&component) {
@@ -125,41 +136,51 @@ impl Ours {
         Ok(())
     }
 
-    /// Waits until the component does its work. Fails at once when its process ends.
+    /// Waits until the component does its work. Fails at once when its process, or one it needs, ends.
     pub(super) async fn wait_until_ready(&self, component: Component, kubeconfig: &Path) -> Result<()> {
-        let process = self.processes().get(&component).cloned().context("it was started")?;
         let start = Instant::now();
-        let failed = |why: &anyhow::Error| {
+        let needed: Vec<(Component, Arc<Process>)> = self
+            .processes()
+            .iter()
+            .filter(|(other, _)| **other == component || component.needs().contains(other))
+            .map(|(other, process)| (*other, process.clone()))
+            .collect();
+        let failed = |culprit: Component, why: &anyhow::Error| {
+            let log =
+                needed.iter().find(|(other, _)| *other == culprit).map(|(_, process)| process.log_tail());
             anyhow!(
-                "{component} is not ready after {:.1?}: {why:#}\nend of its log:\n{}",
+                "{component} is not ready after {:.1?}: {why:#}\nlog of {culprit}:\n{}",
                 start.elapsed(),
-                process.log_tail()
+                log.unwrap_or_default()
             )
         };
+        let client = client_of(kubeconfig).await?;
         loop {
-            if let Some(status) = process.ended() {
-                return Err(failed(&anyhow!("it has ended ({status})")));
+            for (other, process) in &needed {
+                if let Some(status) = process.ended() {
+                    return Err(failed(*other, &anyhow!("{other} has ended ({status})")));
+                }
             }
-            match self.probe(component, kubeconfig).await {
+            match self.probe(component, &client).await {
                 Ok(()) => return Ok(()),
-                Err(why) if start.elapsed() > LIMIT => return Err(failed(&why)),
+                Err(why) if start.elapsed() > LIMIT => return Err(failed(component, &why)),
                 Err(_) => sleep(Duration::from_millis(20)).await,
             }
         }
     }
 
-    async fn probe(&self, component: Component, kubeconfig: &Path) -> Result<()> {
+    async fn probe(&self, component: Component, client: &kube::Client) -> Result<()> {
         match component {
             Component::Etcd => http_ok(self.ports.etcd(), "/health"),
             // It speaks TLS with a certificate of its own making; that it listens says enough.
             Component::Scheduler => connect(self.ports.scheduler()).map(|_| ()),
             Component::ApiServer => {
                 let request = http::Request::get("/readyz").body(Vec::new())?;
-                let answer = client_of(kubeconfig).await?.request_text(request).await?;
+                let answer = client.request_text(request).await?;
                 if answer == "ok" { Ok(()) } else { bail!("/readyz says {answer}") }
             }
             Component::ControllerManager => {
-                let api = Api::<ServiceAccount>::namespaced(client_of(kubeconfig).await?, "default");
+                let api = Api::<ServiceAccount>::namespaced(client.clone(), "default");
                 api.get("default").await.map(|_| ()).context("its first work, the ServiceAccount `default`")
             }
             Component::Kwok => http_ok(self.ports.kwok(), "/readyz"),

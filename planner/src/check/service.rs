@@ -177,14 +177,14 @@ pub fn reservation_is_not_delayed(snapshot: &Snapshot, now: Timestamp, plan: &Pl
         .map(|node| {
             let last = node.claims.iter().map(|claim| ends.get(&claim.run).copied().flatten());
             // `None` is "never known": it is later than any time.
-            (&node.name, last.fold(Some(now), |latest, end| Some(latest?.max(end?))))
+            (&node.name, last.into_iter().try_fold(now, |latest, end| Some(latest.max(end?))))
         })
         .collect();
     let mut behind = Vec::new();
     for (run, _, nodes, _) in allocations(plan) {
         let run = runs.get(run).ok_or_else(|| format!("{run} starts and is not queued"))?;
         if place(run) < place(head) {
-            nodes.iter().for_each(|name| _ = free_at.insert(name, None));
+            free_at.extend(nodes.iter().map(|name| (name, None)));
         } else {
             behind.push((run.user_limit.and_then(|limit| now.checked_add(limit).ok()), nodes));
         }
@@ -203,7 +203,7 @@ pub fn reservation_is_not_delayed(snapshot: &Snapshot, now: Timestamp, plan: &Pl
     };
     let without = free_at.clone();
     for (end, nodes) in &behind {
-        nodes.iter().for_each(|name| _ = free_at.insert(name, *end));
+        free_at.extend(nodes.iter().map(|name| (name, *end)));
     }
     let times: BTreeSet<_> = without.values().flatten().copied().collect();
     for time in times {

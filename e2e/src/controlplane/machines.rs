@@ -1,0 +1,58 @@
+//! Accidents of machines that exist as objects only.
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
+
+/// By this label kwok knows the nodes it plays the kubelet of.
+const PLAYED_BY_KWOK: &str = "kwok.x-k8s.io/node";
+
+/// The machine is cut off: nobody plays its kubelet any more, its pods stay as they are whatever is done to them, its
+/// lease runs out, and it is `Ready=Unknown` at once, as the controller-manager would say after its grace period.
+pub async fn lose_node(client: &kube::Client, name: &str) -> Result<()> {
+    // In this order: kwok, which watches by label, sees nothing of the second write and cannot undo it.
+    set_label(client, name, Value::Null).await?;
+    let lost = json!({"status": {"conditions": [{
+        "type": "Ready",
+        "status": "Unknown",
+        "reason": "NodeStatusUnknown",
+        "message": "Kubelet stopped posting node status.",
+        "lastTransitionTime": seconds_now(),
+    }]}});
+    Api::<Node>::all(client.clone())
+        .patch_status(name, &PatchParams::default(), &Patch::Strategic(lost))
+        .await
+        .with_context(|| format!("marking Node {name} as lost"))?;
+    Ok(())
+}
+
+/// The lost machine is back, with the pods it had.
+pub async fn bring_back_node(client: &kube::Client, name: &str) -> Result<()> {
+    set_label(client, name, json!("fake")).await
+}
+
+/// Deletes the leases of all nodes. A new kwok has a new identity and leaves alone what its predecessor held, for as
+/// long as those leases last (40 s).
+pub(super) async fn release_nodes(client: &kube::Client) -> Result<()> {
+    Api::<Lease>::namespaced(client.clone(), "kube-node-lease")
+        .delete_collection(&DeleteParams::default(), &ListParams::default())
+        .await
+        .context("deleting the leases of nodes")?;
+    Ok(())
+}
+
+async fn set_label(client: &kube::Client, name: &str, value: Value) -> Result<()> {
+    let labels = json!({"metadata": {"labels": {PLAYED_BY_KWOK: value}}});
+    Api::<Node>::all(client.clone())
+        .patch(name, &PatchParams::default(), &Patch::Merge(labels))
+        .await
+        .with_context(|| format!("labelling Node {name}"))?;
+    Ok(())
+}
+
+#[allow(clippy::disallowed_methods, reason = "a fact about now, told to a real API server")]
+fn seconds_now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

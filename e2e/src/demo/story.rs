@@ -1,0 +1,118 @@
+//! What must happen in the demonstration. It is judged from looks alone; at the end [`Story::missing`] names what did
+//! not happen.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use trainyard_api::cluster_node::NodeState;
+use trainyard_api::conditions::ConditionStatus;
+use trainyard_api::run_status::RunPhase;
+
+use super::observe::Look;
+
+/// What has been seen so far.
+#[derive(Debug, Default)]
+pub struct Story {
+    nodes_seen: BTreeSet<String>,
+    preparing_seen: bool,
+    all_four_ran: bool,
+    countdown_seen: bool,
+    leaving_seen: bool,
+    warm_reuse_seen: bool,
+    gang_waited: bool,
+    partial_gang: Option<String>,
+    gang_started: Option<Timestamp>,
+    urgent_started: Option<Timestamp>,
+    failed: Option<String>,
+    ran_on: BTreeSet<(String, String)>,
+}
+
+impl Story {
+    /// Takes in the next look.
+    pub fn see(&mut self, look: &Look) {
+        for node in &look.nodes {
+            self.nodes_seen.insert(node.name.clone());
+            self.preparing_seen |= node.state == Some(NodeState::Preparing);
+            self.leaving_seen |= node.state == Some(NodeState::Leaving);
+            self.countdown_seen |= node.leaves_in.is_some();
+            for run in &node.runs {
+                let other = self.ran_on.iter().any(|(known, before)| *known == node.name && before != run);
+                self.warm_reuse_seen |= other;
+                self.ran_on.insert((node.name.clone(), run.clone()));
+            }
+        }
+        let running = look.nodes.iter().filter(|node| !node.runs.is_empty()).count();
+        self.all_four_ran |= running == 4;
+        for run in &look.runs {
+            match (run.name.as_str(), run.phase) {
+                ("gang", RunPhase::Queued) => {
+                    self.gang_waited = true;
+                    let held =
+                        look.nodes.iter().filter(|node| node.runs.iter().any(|name| name == "gang")).count();
+                    // A look is not one moment: all four claims and the allocation may be written while it is taken.
+                    if held > 0 && held < 3 && running < 4 && self.partial_gang.is_none() {
+                        self.partial_gang =
+                            Some(format!("the gang held {held} of its 4 nodes while it was queued"));
+                    }
+                }
+                (_, RunPhase::Failed | RunPhase::Canceled) => {
+                    self.failed = Some(format!("run {} is {}: {}", run.name, run.phase, run.message));
+                }
+                _ => {}
+            }
+            match run.name.as_str() {
+                "gang" => self.gang_started = self.gang_started.or(run.started),
+                "urgent" => self.urgent_started = self.urgent_started.or(run.started),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether nothing more will come: every run has ended, every node has left, and the Cluster is Ready.
+    pub fn is_over(&self, look: &Look) -> bool {
+        self.failed.is_some()
+            || (look.runs.len() == 4
+                && look.runs.iter().all(|run| run.phase == RunPhase::Completed)
+                && look.nodes.is_empty()
+                && look
+                    .pool
+                    .as_ref()
+                    .is_some_and(|pool| pool.nodes == 0 && pool.ready == ConditionStatus::True))
+    }
+
+    /// What did not happen, given the last look.
+    pub fn missing(&self, last: &Look) -> Vec<String> {
+        let mut missing: Vec<String> = self.failed.iter().chain(&self.partial_gang).cloned().collect();
+        let mut must = |happened: bool, what: &str| {
+            if !happened {
+                missing.push(what.to_owned());
+            }
+        };
+        must(self.preparing_seen, "no node was seen preparing");
+        must(self.all_four_ran, "four nodes never worked at once");
+        must(
+            self.nodes_seen.len() == 4,
+            &format!("4 machines should have been enough, {} were asked for", self.nodes_seen.len()),
+        );
+        must(self.warm_reuse_seen, "no warm node was taken by a second run");
+        must(self.gang_waited, "the gang of four did not wait");
+        must(
+            self.urgent_started < self.gang_started && self.urgent_started.is_some(),
+            "the High run did not overtake the gang",
+        );
+        must(self.countdown_seen, "no idle timer was seen counting down");
+        must(self.leaving_seen, "no node was seen leaving");
+        for run in &last.runs {
+            must(
+                run.phase == RunPhase::Completed,
+                &format!("run {} ended as {}: {}", run.name, run.phase, run.message),
+            );
+        }
+        must(last.nodes.is_empty(), &format!("{} nodes are left", last.nodes.len()));
+        must(
+            last.pool.as_ref().is_some_and(|pool| pool.ready == ConditionStatus::True),
+            "the Cluster is not Ready at the end",
+        );
+        missing
+    }
+}

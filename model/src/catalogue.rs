@@ -1,0 +1,262 @@
+//! Which size and class a Cluster means, and what each of its nodes is made of.
+//!
+//! In: a Cluster, and all VmSizes and ProvisioningClasses. Out: [`Resolved`], which is all that a new ClusterNode
+//! copies, or a [`Refusal`] that says which object is wrong and what to do. Called by the cluster controller at each
+//! look, and by `kubectl trainyard plan`.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use trainyard_api::{
+    capacity,
+    cluster::{Cluster, ClusterErrorCode, ProvisioningClassRef, VmPriority},
+    cluster_node::{CapacityType, Engine, KarpenterNode, VmSizeFacts},
+    placement::{Taint, Toleration},
+    provisioning_class::{KarpenterEngine, PlacementMode, ProvisioningClass},
+    vm_size::VmSize,
+};
+use trainyard_planner::{Capacity, Placement, Zone};
+
+/// The engine name under which `VmSize.spec.instanceTypes` is looked up for Karpenter.
+const KARPENTER: &str = "karpenter";
+
+/// What a new node of a Cluster is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolved {
+    /// The class in use, to be recorded in `status.provisioningClass`.
+    pub class: ProvisioningClassRef,
+    /// Facts about the size, copied to each node.
+    pub size: VmSizeFacts,
+    /// The engine block, copied to each node; `zones` are the class's and may be narrowed to one.
+    pub engine: Engine,
+    /// The taint of each node.
+    pub taint: Taint,
+    /// Further tolerations of run pods.
+    pub tolerations: Vec<Toleration>,
+    /// Where nodes may be.
+    pub placement: Placement,
+    /// What one node is expected to have for runs.
+    pub capacity: Capacity,
+}
+
+/// Why no new node can be made, as it stands in `status.errors`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The kind of fault.
+    pub code: ClusterErrorCode,
+    /// What is wrong with which object, and what to do.
+    pub message: String,
+}
+
+fn refuse<T>(code: ClusterErrorCode, message: String) -> Result<T, Refusal> {
+    Err(Refusal { code, message })
+}
+
+/// Resolves the size and class of `cluster`.
+pub fn resolve(
+    cluster: &Cluster,
+    sizes: &[&VmSize],
+    classes: &[&ProvisioningClass],
+) -> Result<Resolved, Refusal> {
+    let size = find_size(cluster, sizes)?;
+    let class = find_class(cluster, classes)?;
+    let karpenter = engine(class)?;
+    let facts = VmSizeFacts {
+        size_name: size.spec.size_name.clone(),
+        vcpus: size.spec.vcpus,
+        memory: size.spec.memory.clone(),
+        accelerators: size.spec.accelerators.clone(),
+    };
+    let zones = class.spec.placement.zones.clone();
+    Ok(Resolved {
+        class: reference(class),
+        engine: Engine {
+            karpenter: Some(KarpenterNode {
+                node_class_ref: karpenter.node_class_ref.clone(),
+                requirements: karpenter.requirements.clone(),
+                instance_type: size.spec.instance_type(KARPENTER).to_owned(),
+                capacity_type: match cluster.spec.vm_priority {
+                    VmPriority::Dedicated => CapacityType::OnDemand,
+                    VmPriority::LowPriority => CapacityType::Spot,
+                },
+                zones: zones.clone(),
+                requests: requests(&facts),
+            }),
+        },
+        taint: Taint {
+            key: class.spec.taint.key.clone(),
+            value: class.spec.taint.value.clone().unwrap_or_else(|| name_of(&cluster.metadata.name)),
+            effect: class.spec.taint.effect,
+        },
+        tolerations: class.spec.tolerations.clone(),
+        placement: match class.spec.placement.mode {
+            PlacementMode::Any => Placement::Any,
+            PlacementMode::SameZone => Placement::SameZone(zones.into_iter().map(Zone).collect()),
+        },
+        capacity: expected_capacity(&facts),
+        size: facts,
+    })
+}
+
+fn find_size<'a>(cluster: &Cluster, sizes: &[&'a VmSize]) -> Result<&'a VmSize, Refusal> {
+    let asked = &cluster.spec.vm_size;
+    let mut found: Vec<&VmSize> = sizes.iter().copied().filter(|size| size.spec.answers_to(asked)).collect();
+    found.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    match found.as_slice() {
+        [] => refuse(
+            ClusterErrorCode::VmSizeNotFound,
+            format!(
+                "spec.vmSize {asked}: no VmSize has that sizeName or alias. See `kubectl get vmsizes`; an administrator \
+                 can add one. To use another size create another Cluster."
+            ),
+        ),
+        [size] => check_size(cluster, size),
+        many => {
+            let names: Vec<String> = many.iter().map(|size| name_of(&size.metadata.name)).collect();
+            refuse(
+                ClusterErrorCode::VmSizeAmbiguous,
+                format!(
+                    "spec.vmSize {asked}: the VmSizes {} all claim that name. An administrator must take it out of \
+                     the aliases of all but one.",
+                    names.join(", ")
+                ),
+            )
+        }
+    }
+}
+
+fn check_size<'a>(cluster: &Cluster, size: &'a VmSize) -> Result<&'a VmSize, Refusal> {
+    let name = &size.spec.size_name;
+    if let Some(retired) = &size.spec.retired {
+        return refuse(
+            ClusterErrorCode::VmSizeRetired,
+            format!(
+                "spec.vmSize {name} is not sold any more since {}; use {}. Create a Cluster with that size, or let an \
+                 administrator add {name} to the aliases of the VmSize {}.",
+                retired.since,
+                retired.successor,
+                trainyard_api::vm_size::object_name(&retired.successor),
+            ),
+        );
+    }
+    if cluster.spec.vm_priority == VmPriority::LowPriority && !size.spec.spot_capable {
+        return refuse(
+            ClusterErrorCode::LowPriorityNotSold,
+            format!(
+                "spec.vmPriority LowPriority: {name} is sold as Dedicated only. Create a Cluster with vmPriority Dedicated."
+            ),
+        );
+    }
+    Ok(size)
+}
+
+/// The class that was recorded at first is kept by name: one that was deleted and made again is taken again, a new
+/// default is not.
+fn find_class<'a>(
+    cluster: &Cluster,
+    classes: &[&'a ProvisioningClass],
+) -> Result<&'a ProvisioningClass, Refusal> {
+    let recorded = cluster.status.as_ref().and_then(|status| status.provisioning_class.as_ref());
+    let named = cluster.spec.provisioning_class.as_ref().or(recorded.map(|class| &class.name));
+    if let Some(name) = named {
+        return match classes.iter().find(|class| class.metadata.name.as_ref() == Some(name)) {
+            Some(class) => Ok(class),
+            None => refuse(
+                ClusterErrorCode::ProvisioningClassNotFound,
+                format!(
+                    "ProvisioningClass {name} does not exist, so no new node can be made; nodes that are there go on. \
+                     See `kubectl get provisioningclasses`; an administrator can create {name}."
+                ),
+            ),
+        };
+    }
+    let mut defaults: Vec<&ProvisioningClass> =
+        classes.iter().copied().filter(|class| class.is_default()).collect();
+    defaults.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    match defaults.as_slice() {
+        [class] => Ok(class),
+        [] => refuse(
+            ClusterErrorCode::NoDefaultProvisioningClass,
+            "spec.provisioningClass is not written and no ProvisioningClass has the annotation \
+             trainyard.dev/is-default-class: \"true\". An administrator must mark one, or the Cluster must name one."
+                .to_owned(),
+        ),
+        many => {
+            let names: Vec<String> = many.iter().map(|class| name_of(&class.metadata.name)).collect();
+            refuse(
+                ClusterErrorCode::ManyDefaultProvisioningClasses,
+                format!(
+                    "spec.provisioningClass is not written and the ProvisioningClasses {} are all marked as the \
+                     default. An administrator must unmark all but one.",
+                    names.join(", ")
+                ),
+            )
+        }
+    }
+}
+
+fn engine(class: &ProvisioningClass) -> Result<&KarpenterEngine, Refusal> {
+    match &class.spec.karpenter {
+        Some(karpenter) => Ok(karpenter),
+        None => refuse(
+            ClusterErrorCode::ProvisioningClassInvalid,
+            format!(
+                "ProvisioningClass {} names no engine that this version of trainyard has: write spec.karpenter.",
+                name_of(&class.metadata.name)
+            ),
+        ),
+    }
+}
+
+/// The reference to a class as status records it.
+pub fn reference(class: &ProvisioningClass) -> ProvisioningClassRef {
+    ProvisioningClassRef {
+        name: name_of(&class.metadata.name),
+        uid: class.metadata.uid.clone().unwrap_or_default(),
+    }
+}
+
+fn name_of(name: &Option<String>) -> String {
+    name.clone().unwrap_or_default()
+}
+
+/// The share of a machine's cpu and memory that every provider's reservation for the system leaves. Since a claim names
+/// one instance type, what it asks for picks nothing: it must only be below what that type allocates, or no type fits.
+/// AKS takes most, about a third of an 8 GiB machine's memory.
+const SURELY_ALLOCATABLE_PERCENT: i64 = 60;
+
+pub(crate) fn expected_capacity(size: &VmSizeFacts) -> Capacity {
+    let part = |whole: i64| whole / 100 * SURELY_ALLOCATABLE_PERCENT;
+    Capacity {
+        cpu_millis: part(i64::from(size.vcpus) * 1000),
+        memory_bytes: part(capacity::bytes(&size.memory).unwrap_or(0)),
+        accelerators: size
+            .accelerators
+            .iter()
+            .map(|accelerator| (accelerator.resource_name.clone(), i64::from(accelerator.count)))
+            .collect(),
+    }
+}
+
+/// What a NodeClaim requests. Each resource named here must become allocatable before the engine calls the node
+/// initialised, so the accelerators are asked for in full.
+fn requests(size: &VmSizeFacts) -> BTreeMap<String, Quantity> {
+    let capacity = expected_capacity(size);
+    let mut requests = BTreeMap::from([
+        ("cpu".to_owned(), Quantity(format!("{}m", capacity.cpu_millis))),
+        ("memory".to_owned(), Quantity(format!("{}Mi", capacity.memory_bytes >> 20))),
+        ("pods".to_owned(), Quantity("20".to_owned())),
+    ]);
+    for (resource, count) in capacity.accelerators {
+        requests.insert(resource, Quantity(count.to_string()));
+    }
+    requests
+}
+
+/// Why a Cluster that no longer exists gets no new node.
+pub fn cluster_gone() -> Refusal {
+    Refusal {
+        code: ClusterErrorCode::Unknown,
+        message: "the Cluster does not exist any more; its nodes are being given back".to_owned(),
+    }
+}

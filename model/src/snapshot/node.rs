@@ -1,0 +1,246 @@
+//! One ClusterNode, reduced to what the cluster controller reads of it.
+//!
+//! [`LightNode::of`] keeps what is compared, claimed and planned with; the size facts and engine block, which are copied
+//! to every node and never change, stay in the API server.
+
+use jiff::Timestamp;
+use trainyard_api::{
+    capacity::Capacity as WireCapacity,
+    cluster_node::{Claim as WireClaim, ClusterNode, NodeReason, NodeState, RetireReason as WireRetire},
+    conditions::{self, ClusterNodeCondition},
+};
+use trainyard_planner::{
+    Capacity, Claim, Failure, FailureCause, Machine, Node, NodeName, RetireReason, Retired, RunId, Zone,
+};
+
+/// What the cluster controller keeps of a ClusterNode.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LightNode {
+    /// Its namespace, the Cluster's.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// The version this was read at: the precondition of every write that rests on it.
+    pub resource_version: String,
+    /// Name of its Cluster.
+    pub cluster_name: String,
+    /// UID of its Cluster.
+    pub cluster_uid: String,
+    /// Its ordinal.
+    pub ordinal: i64,
+    /// When it was created.
+    pub created: Timestamp,
+    /// It was deleted by somebody.
+    pub deleted: bool,
+    /// `spec.claims` as on the wire: a write replaces the list.
+    pub claims: Vec<WireClaim>,
+    /// `spec.idleSince`.
+    pub idle_since: Option<Timestamp>,
+    /// `spec.retired`.
+    pub retired: Option<Retired>,
+    /// `spec.released`.
+    pub released: bool,
+    /// What is seen of its machine.
+    pub machine: Machine,
+    /// What went wrong with it.
+    pub failure: Option<Failure>,
+    /// When it first became ready for runs.
+    pub first_ready: Option<Timestamp>,
+    /// Its zone.
+    pub zone: Option<String>,
+    /// What it has for runs.
+    pub capacity: Capacity,
+    /// Name and UID of its Node, once there is one.
+    pub node: Option<(String, String)>,
+    /// The state the node controller computed, and its message, for reports.
+    pub state: Option<NodeState>,
+}
+
+impl LightNode {
+    /// Reduces a ClusterNode. `None` for one without the metadata that every stored object has.
+    pub fn of(node: &ClusterNode) -> Option<Self> {
+        let metadata = &node.metadata;
+        let created = metadata.creation_timestamp.as_ref()?.0;
+        let status = node.status.as_ref();
+        let machine = machine(node);
+        Some(Self {
+            namespace: metadata.namespace.clone()?,
+            name: metadata.name.clone()?,
+            uid: metadata.uid.clone()?,
+            resource_version: metadata.resource_version.clone()?,
+            cluster_name: node.spec.cluster.name.clone(),
+            cluster_uid: node.spec.cluster.uid.clone(),
+            ordinal: node.spec.ordinal,
+            created,
+            deleted: metadata.deletion_timestamp.is_some(),
+            claims: node.spec.claims.clone(),
+            idle_since: node.spec.idle_since.as_ref().map(|time| time.0),
+            retired: node
+                .spec
+                .retired
+                .as_ref()
+                .map(|retired| Retired { at: retired.time.0, reason: planner_reason(retired.reason) }),
+            released: node.spec.released.is_some(),
+            failure: failure(node, created),
+            machine,
+            first_ready: status.and_then(|status| status.first_ready_time.as_ref()).map(|time| time.0),
+            zone: status.and_then(|status| status.zone.clone()).or_else(|| required_zone(node)),
+            capacity: status
+                .and_then(|status| status.allocatable.as_ref())
+                .map_or_else(|| expected(node), planner_capacity),
+            node: status.and_then(|status| status.node_name.clone().zip(status.node_uid.clone())),
+            state: status.and_then(|status| status.state),
+        })
+    }
+
+    /// The planner's view.
+    pub fn to_planner(&self) -> Node {
+        Node {
+            name: NodeName(self.name.clone()),
+            ordinal: self.ordinal,
+            requested_at: self.created,
+            machine: self.machine,
+            failure: self.failure.clone(),
+            first_ready: self.first_ready,
+            zone: self.zone.clone().map(Zone),
+            capacity: self.capacity.clone(),
+            claims: self.claims.iter().map(planner_claim).collect(),
+            idle_since: self.idle_since,
+            retired: self.retired.clone(),
+            released: self.released,
+            deleted: self.deleted,
+        }
+    }
+
+    /// Whether runs may be placed there as far as this observation goes.
+    pub fn takes_runs(&self) -> bool {
+        self.machine == Machine::Ready
+            && self.retired.is_none()
+            && !self.released
+            && !self.deleted
+            && self.node.is_some()
+    }
+}
+
+/// What is seen of a machine. What is bad wins over what the spec wants.
+fn machine(node: &ClusterNode) -> Machine {
+    let Some(status) = &node.status else { return Machine::Coming };
+    if status.gone_time.is_some() {
+        return Machine::Gone;
+    }
+    match status.state {
+        Some(NodeState::Unusable | NodeState::Preempted | NodeState::Failed) => Machine::Failed,
+        _ if status.first_ready_time.is_none() => Machine::Coming,
+        _ if conditions::is_true(&status.conditions, ClusterNodeCondition::Ready) => Machine::Ready,
+        _ => Machine::NotReady,
+    }
+}
+
+/// The failure the node controller recorded, if it did.
+fn failure(node: &ClusterNode, created: Timestamp) -> Option<Failure> {
+    let status = node.status.as_ref()?;
+    let cause = failure_cause(status.reason?)?;
+    Some(Failure {
+        cause,
+        at: status
+            .gone_time
+            .as_ref()
+            .or(status.not_ready_since.as_ref())
+            .map_or_else(|| status.requested_time.as_ref().map_or(created, |time| time.0), |time| time.0),
+        message: status.message.clone().unwrap_or_default(),
+    })
+}
+
+fn failure_cause(reason: NodeReason) -> Option<FailureCause> {
+    match reason {
+        NodeReason::StockOut => Some(FailureCause::StockOut),
+        NodeReason::QuotaExceeded => Some(FailureCause::Quota),
+        NodeReason::LaunchFailed | NodeReason::NameTaken => Some(FailureCause::Rejected),
+        NodeReason::LaunchTimeout | NodeReason::RegistrationTimeout => Some(FailureCause::Timeout),
+        NodeReason::NotUsableInTime => Some(FailureCause::Unusable),
+        NodeReason::Preempted => Some(FailureCause::Preempted),
+        NodeReason::Lost | NodeReason::MachineDeleted => Some(FailureCause::Lost),
+        NodeReason::Pending
+        | NodeReason::Requested
+        | NodeReason::Launched
+        | NodeReason::NodeNotReady
+        | NodeReason::WaitingForAccelerators
+        | NodeReason::TaintNotTolerated
+        | NodeReason::Cordoned
+        | NodeReason::Ready
+        | NodeReason::Claimed
+        | NodeReason::Released
+        | NodeReason::Gone
+        | NodeReason::EngineUnavailable
+        | NodeReason::Unknown => None,
+    }
+}
+
+fn required_zone(node: &ClusterNode) -> Option<String> {
+    match node.spec.engine.karpenter.as_ref()?.zones.as_slice() {
+        [zone] => Some(zone.clone()),
+        _ => None,
+    }
+}
+
+/// Until the node can be measured: what it was asked for with.
+fn expected(node: &ClusterNode) -> Capacity {
+    let size = &node.spec.vm_size;
+    crate::catalogue::expected_capacity(size)
+}
+
+fn planner_claim(claim: &WireClaim) -> Claim {
+    Claim {
+        run: RunId {
+            namespace: claim.run_namespace.clone(),
+            name: claim.run_name.clone(),
+            uid: claim.run_uid.clone(),
+        },
+        attempt: i64::from(claim.attempt),
+        share: planner_capacity(&claim.share),
+    }
+}
+
+/// A wire capacity as the planner's.
+pub fn planner_capacity(capacity: &WireCapacity) -> Capacity {
+    let WireCapacity { cpu_millis, memory_bytes, accelerators } = capacity;
+    Capacity { cpu_millis: *cpu_millis, memory_bytes: *memory_bytes, accelerators: accelerators.clone() }
+}
+
+/// A planner's capacity as it is written in a claim.
+pub fn wire_capacity(capacity: &Capacity) -> WireCapacity {
+    let Capacity { cpu_millis, memory_bytes, accelerators } = capacity;
+    WireCapacity { cpu_millis: *cpu_millis, memory_bytes: *memory_bytes, accelerators: accelerators.clone() }
+}
+
+fn planner_reason(reason: WireRetire) -> RetireReason {
+    match reason {
+        WireRetire::IdleTimeout => RetireReason::Idle,
+        WireRetire::ScaleDown => RetireReason::ScaleDown,
+        WireRetire::NotNeeded => RetireReason::NotNeeded,
+        WireRetire::ClusterDeleted => RetireReason::ClusterDeleted,
+        WireRetire::Deleted => RetireReason::Deleted,
+        WireRetire::Lost => RetireReason::Lost,
+        WireRetire::Preempted => RetireReason::Preempted,
+        WireRetire::Unusable => RetireReason::Unusable,
+        // A reason of a newer version may be final, so it is not undone.
+        WireRetire::Failed | WireRetire::Unknown => RetireReason::Failed,
+    }
+}
+
+/// The wire's word for a reason to leave.
+pub fn wire_reason(reason: RetireReason) -> WireRetire {
+    match reason {
+        RetireReason::Idle => WireRetire::IdleTimeout,
+        RetireReason::ScaleDown => WireRetire::ScaleDown,
+        RetireReason::NotNeeded => WireRetire::NotNeeded,
+        RetireReason::ClusterDeleted => WireRetire::ClusterDeleted,
+        RetireReason::Deleted => WireRetire::Deleted,
+        RetireReason::Lost => WireRetire::Lost,
+        RetireReason::Preempted => WireRetire::Preempted,
+        RetireReason::Unusable => WireRetire::Unusable,
+        RetireReason::Failed => WireRetire::Failed,
+    }
+}

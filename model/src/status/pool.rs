@@ -1,0 +1,185 @@
+//! `Cluster.status` from the planner's report on the pool.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use trainyard_api::{
+    cluster::{
+        AllocationState, Backoff as WireBackoff, Cluster, ClusterError, ClusterErrorCode, ClusterQueue,
+        ClusterStatus, NodeStateCounts, ProvisioningState,
+    },
+    conditions::{self, ClusterCondition, Condition, ConditionStatus},
+    text,
+};
+use trainyard_planner::{Lifetime, NodeCounts, PoolHealth, PoolReport};
+
+use crate::catalogue::{Refusal, Resolved};
+use crate::snapshot::{lifetime, wire_cause};
+
+/// Most errors that status shows; the schema takes no more.
+const MAX_ERRORS: usize = 10;
+/// Most back-off entries that status remembers; the schema takes no more.
+const MAX_BACKOFF: usize = 8;
+
+/// The status of `cluster` after a plan that reported `report` at `now`.
+///
+/// Deterministic, and equal to the status that is there when nothing changed, so that nothing is written then.
+pub fn cluster_status(
+    cluster: &Cluster,
+    report: &PoolReport,
+    catalogue: Result<&Resolved, &Refusal>,
+    now: Timestamp,
+) -> ClusterStatus {
+    let before = cluster.status.clone().unwrap_or_default();
+    let generation = cluster.metadata.generation;
+    let allocation_state = if report.resizing { AllocationState::Resizing } else { AllocationState::Steady };
+    let errors = errors(&before.errors, report, catalogue.err(), now);
+    let allocation_changed = before.allocation_state != Some(allocation_state);
+    ClusterStatus {
+        provisioning_state: Some(provisioning_state(cluster, report.health)),
+        allocation_state: Some(allocation_state),
+        allocation_state_transition_time: if allocation_changed {
+            Some(Time(now))
+        } else {
+            before.allocation_state_transition_time
+        },
+        current_node_count: report.current_nodes as i32,
+        target_node_count: report.target_nodes as i32,
+        node_state_counts: counts(report.counts),
+        conditions: conditions(&before.conditions, report, &errors, generation, now),
+        errors,
+        queue: ClusterQueue {
+            queued: report.queued as i32,
+            active: report.active as i32,
+            oldest_queued_since: report.oldest_queued.map(Time),
+        },
+        next_scale_down_time: report.next_scale_down.map(Time),
+        backoff: backoff(report),
+        last_node_ordinal: report.last_ordinal,
+        zone: report.zone.as_ref().map(|zone| zone.0.clone()),
+        provisioning_class: catalogue
+            .ok()
+            .map(|resolved| resolved.class.clone())
+            .or(before.provisioning_class),
+        observed_generation: generation,
+    }
+}
+
+fn counts(counts: NodeCounts) -> NodeStateCounts {
+    let NodeCounts { preparing, idle, running, leaving, unusable, preempted } = counts;
+    NodeStateCounts {
+        preparing: preparing as i32,
+        idle: idle as i32,
+        running: running as i32,
+        leaving: leaving as i32,
+        unusable: unusable as i32,
+        preempted: preempted as i32,
+    }
+}
+
+fn provisioning_state(cluster: &Cluster, health: PoolHealth) -> ProvisioningState {
+    if lifetime(Some(cluster)) != Lifetime::Wanted {
+        return ProvisioningState::Deleting;
+    }
+    match health {
+        PoolHealth::Blocked => ProvisioningState::Failed,
+        PoolHealth::Deleting => ProvisioningState::Deleting,
+        PoolHealth::Steady | PoolHealth::Resizing | PoolHealth::BackingOff => ProvisioningState::Succeeded,
+    }
+}
+
+fn backoff(report: &PoolReport) -> Vec<WireBackoff> {
+    report
+        .backoff
+        .iter()
+        .filter_map(|entry| {
+            Some(WireBackoff {
+                cause: wire_cause(entry.cause)?.0,
+                zone: entry.zone.as_ref().map(|zone| zone.0.clone()),
+                count: entry.count as i32,
+                until: Time(entry.until),
+            })
+        })
+        .take(MAX_BACKOFF)
+        .collect()
+}
+
+/// What keeps the Cluster from being as asked. An error that is still there keeps its `since`.
+fn errors(
+    before: &[ClusterError],
+    report: &PoolReport,
+    refusal: Option<&Refusal>,
+    now: Timestamp,
+) -> Vec<ClusterError> {
+    let known = |code: ClusterErrorCode| before.iter().find(|error| error.code == code);
+    let mut errors: Vec<ClusterError> = Vec::new();
+    let mut add = |code: ClusterErrorCode, message: &str, count: i64| {
+        if errors.iter().any(|error| error.code == code) {
+            return;
+        }
+        let earlier = known(code);
+        // The engine's words of an earlier look are kept when this plan only remembers that there was a refusal.
+        let message = match earlier {
+            Some(earlier) if message.is_empty() => earlier.message.clone(),
+            _ => text::clip(message, text::MESSAGE_MAX),
+        };
+        errors.push(ClusterError {
+            code,
+            message,
+            since: earlier.map_or(Time(now), |earlier| earlier.since.clone()),
+            count: count as i32,
+        });
+    };
+    if let Some(refusal) = refusal {
+        add(refusal.code, &refusal.message, 1);
+    }
+    for entry in &report.backoff {
+        if let Some((_, code)) = wire_cause(entry.cause) {
+            add(code, &entry.message, entry.count);
+        }
+    }
+    errors.truncate(MAX_ERRORS);
+    errors
+}
+
+fn conditions(
+    before: &[Condition],
+    report: &PoolReport,
+    errors: &[ClusterError],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    // Ready is Unknown while work is under way and False only when a person must act: that is what kstatus, Flux and
+    // Argo CD take for "in progress" and "failed".
+    let ready = match report.health {
+        PoolHealth::Steady => ConditionStatus::True,
+        PoolHealth::Resizing | PoolHealth::BackingOff | PoolHealth::Deleting => ConditionStatus::Unknown,
+        PoolHealth::Blocked => ConditionStatus::False,
+    };
+    let reason = match (report.health, errors.first()) {
+        (PoolHealth::Blocked | PoolHealth::BackingOff, Some(error)) => error.code.as_str(),
+        (PoolHealth::Blocked, None) => "Blocked",
+        (PoolHealth::BackingOff, None) => "BackingOff",
+        (PoolHealth::Steady, _) => "AsAsked",
+        (PoolHealth::Resizing, _) => "Resizing",
+        (PoolHealth::Deleting, _) => "Deleting",
+    };
+    let mut after = before.to_vec();
+    let condition =
+        |kind, status| Condition::new(kind, status, reason, &report.message, now).observed(generation);
+    conditions::set(&mut after, condition(ClusterCondition::Ready, ready));
+    match ready {
+        ConditionStatus::Unknown => {
+            conditions::set(&mut after, condition(ClusterCondition::Reconciling, ConditionStatus::True));
+            conditions::remove(&mut after, ClusterCondition::Stalled);
+        }
+        ConditionStatus::False => {
+            conditions::set(&mut after, condition(ClusterCondition::Stalled, ConditionStatus::True));
+            conditions::remove(&mut after, ClusterCondition::Reconciling);
+        }
+        ConditionStatus::True => {
+            conditions::remove(&mut after, ClusterCondition::Reconciling);
+            conditions::remove(&mut after, ClusterCondition::Stalled);
+        }
+    }
+    after
+}

@@ -1,0 +1,200 @@
+//! Gives nodes to a run: a claim on each node, then the run's allocation.
+//!
+//! The claims are the lock. Each is added with the version of the ClusterNode that the plan saw; after a conflict the
+//! node is read again, and the claim is only tried again if its spec is unchanged and it is still ready. If any claim
+//! cannot be had, those already written stay, and the next plan drops them: undoing here would be a decision.
+
+use futures::future::try_join_all;
+use kube::Api;
+use serde_json::json;
+use trainyard_api::{
+    cluster_node::{Claim, ClusterNode},
+    names::FieldManager,
+    run::Run,
+    run_status::{AllocatedNode, Allocation},
+};
+use trainyard_model::snapshot::{
+    node::{LightNode, wire_capacity},
+    run::{LightRun, Standing},
+};
+use trainyard_planner::{Capacity, NodeName, RunId};
+
+use crate::controllers::cluster::Context;
+use crate::controllers::cluster::observe::Scope;
+use crate::kubernetes::apply::{self, Seen};
+use crate::kubernetes::error::{Error, ErrorKind, Verb};
+use crate::kubernetes::read;
+
+/// Tries of one write after conflicts with writers of other fields (kubectl, the node controller's status): each such
+/// conflict is a write by somebody else, so a second one in a row is rare and a fourth means a hot loop elsewhere.
+const TRIES: usize = 4;
+
+/// See the module.
+pub async fn allocate(
+    context: &Context,
+    scope: &Scope,
+    run: &RunId,
+    attempt: i64,
+    nodes: &[NodeName],
+    shares: &[Capacity],
+) -> Result<(), Error> {
+    let light = scope.runs.get(&run.uid).ok_or_else(|| moved_on(format!("Run {run}")))?;
+    let claims = nodes.iter().zip(shares).map(|(node, share)| {
+        let claim = Claim {
+            run_namespace: run.namespace.clone(),
+            run_name: run.name.clone(),
+            run_uid: run.uid.clone(),
+            attempt: attempt as i32,
+            share: wire_capacity(share),
+        };
+        claim_node(context, scope, node, claim)
+    });
+    let allocated = try_join_all(claims).await?;
+    let allocation = Allocation { attempt: attempt as i32, nodes: allocated, directive: None };
+    write_allocation(context, light, &allocation).await
+}
+
+async fn claim_node(
+    context: &Context,
+    scope: &Scope,
+    node: &NodeName,
+    claim: Claim,
+) -> Result<AllocatedNode, Error> {
+    let planned = scope.nodes.get(&node.0).ok_or_else(|| moved_on(format!("ClusterNode {node}")))?;
+    let api: Api<ClusterNode> = Api::namespaced(context.client.clone(), &planned.namespace);
+    let mut light = LightNode::clone(planned);
+    for _ in 0..TRIES {
+        let Some((node_name, node_uid)) = light.node.clone().filter(|_| light.takes_runs()) else {
+            return Err(moved_on(format!("ClusterNode {node}")));
+        };
+        let allocated = AllocatedNode { name: light.name.clone(), node_name, node_uid };
+        if light.claims.contains(&claim) {
+            return Ok(allocated);
+        }
+        let mut claims = light.claims.clone();
+        claims.push(claim.clone());
+        match write_claims(context, &api, &light, &claims, None).await {
+            Ok(()) => return Ok(allocated),
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let fresh = fresh_node(&api, planned).await?;
+                if fresh.claims != light.claims || fresh.retired != light.retired {
+                    return Err(moved_on(format!("ClusterNode {node}")));
+                }
+                light = fresh;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(moved_on(format!("ClusterNode {node}")))
+}
+
+/// Replaces the list of claims, and `idleSince` with it, on the version that `light` was read at.
+///
+/// A merge patch, not an apply: the list and the idle clock change together and have one writer, the version guards
+/// them, and a merge costs the API server a fraction of a structured apply. This is written twice per run and node.
+pub async fn write_claims(
+    context: &Context,
+    api: &Api<ClusterNode>,
+    light: &LightNode,
+    claims: &[Claim],
+    idle_since: Option<jiff::Timestamp>,
+) -> Result<(), Error> {
+    let fields = json!({"spec": {
+        "claims": claims,
+        "idleSince": idle_since.map(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time),
+    }});
+    let written = apply::merge(api, &seen(light), FieldManager::ClusterNodeIntent.as_str(), &fields).await?;
+    remember(context, &written);
+    Ok(())
+}
+
+/// The node as it is now; a conflict when it is gone or another one has its name.
+pub async fn fresh_node(api: &Api<ClusterNode>, planned: &LightNode) -> Result<LightNode, Error> {
+    read::get(api, &planned.name)
+        .await?
+        .and_then(|node| LightNode::of(&node))
+        .filter(|fresh| fresh.uid == planned.uid)
+        .ok_or_else(|| moved_on(format!("ClusterNode {}", planned.name)))
+}
+
+/// The precondition of a write on a node.
+pub fn seen(light: &LightNode) -> Seen {
+    Seen {
+        name: light.name.clone(),
+        uid: light.uid.clone(),
+        resource_version: light.resource_version.clone(),
+    }
+}
+
+/// Lets the next plan start from what was written.
+pub fn remember(context: &Context, written: &ClusterNode) {
+    if let Some(light) = LightNode::of(written) {
+        context.memory.node_written(light, context.clock.now());
+    }
+}
+
+/// The commit. The queue entry goes in the same write: the run does not wait any more.
+async fn write_allocation(
+    context: &Context,
+    planned: &LightRun,
+    allocation: &Allocation,
+) -> Result<(), Error> {
+    let api: Api<Run> = Api::namespaced(context.client.clone(), &planned.id.namespace);
+    let mut light = LightRun::clone(planned);
+    for _ in 0..TRIES {
+        let fields = json!({"status": {
+            "allocation": {
+                "attempt": allocation.attempt,
+                "nodes": allocation.nodes,
+                "directive": null,
+            },
+            "queue": null,
+        }});
+        let seen = run_seen(&light);
+        match apply::merge_status(&api, &seen, FieldManager::RunAllocation.as_str(), &fields).await {
+            Ok(written) => {
+                remember_run(context, &written);
+                return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let fresh = fresh_run(&api, planned).await?;
+                if fresh.standing() != Standing::Queued || fresh.allocation != planned.allocation {
+                    return Err(moved_on(format!("Run {}", planned.id)));
+                }
+                light = fresh;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(moved_on(format!("Run {}", planned.id)))
+}
+
+/// The run as it is now; a conflict when it is gone or another one has its name.
+pub async fn fresh_run(api: &Api<Run>, planned: &LightRun) -> Result<LightRun, Error> {
+    read::get(api, &planned.id.name)
+        .await?
+        .and_then(|run| LightRun::of(&run))
+        .filter(|fresh| fresh.id.uid == planned.id.uid)
+        .ok_or_else(|| moved_on(format!("Run {}", planned.id)))
+}
+
+/// The precondition of a write on a run.
+pub fn run_seen(light: &LightRun) -> Seen {
+    Seen {
+        name: light.id.name.clone(),
+        uid: light.id.uid.clone(),
+        resource_version: light.resource_version.clone(),
+    }
+}
+
+/// Lets the next plan start from what was written.
+pub fn remember_run(context: &Context, written: &Run) {
+    if let Some(light) = LightRun::of(written) {
+        context.memory.run_written(light, context.clock.now());
+    }
+}
+
+/// The plan was made from a world that is no more.
+pub fn moved_on(target: String) -> Error {
+    Error::Changed { verb: Verb::Patch, target }
+}

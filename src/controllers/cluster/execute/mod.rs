@@ -1,0 +1,83 @@
+//! Carries out the first half of a plan: claims, marks and directives.
+//!
+//! In: the scope the plan was made from, and its actions. Out: what conflicted or failed. An action that finds the world
+//! changed is given up, never adapted; the next plan decides anew. Each action is one file's function.
+
+mod allocate;
+mod drop_claim;
+mod node_marks;
+mod run_marks;
+
+use futures::StreamExt as _;
+use futures::stream;
+use trainyard_planner::Action;
+
+use super::observe::Scope;
+use super::{CONCURRENT_WRITES, Context, Outcome};
+use crate::kubernetes::error::Error;
+
+/// Carries out `actions` in order: those of one kind that follow each other touch different objects and go together.
+pub async fn execute(context: &Context, scope: &Scope, actions: &[Action]) -> Outcome {
+    let mut outcome = Outcome::default();
+    for batch in actions.chunk_by(|a, b| may_go_together(a, b)) {
+        let actions: Vec<_> = batch.iter().map(|action| named(context, scope, action)).collect();
+        let results: Vec<_> = stream::iter(actions).buffer_unordered(CONCURRENT_WRITES).collect().await;
+        for (action, result) in results {
+            outcome.add(action, &scope.snapshot.cluster, result);
+        }
+    }
+    outcome
+}
+
+async fn named(context: &Context, scope: &Scope, action: &Action) -> (&'static str, Result<(), Error>) {
+    (name(action), carry_out(context, scope, action).await)
+}
+
+/// Two allocations of one plan may share a node, as may two dropped claims; they then go one after the other.
+fn may_go_together(a: &Action, b: &Action) -> bool {
+    match (a, b) {
+        (Action::Allocate { nodes: a, .. }, Action::Allocate { nodes: b, .. }) => {
+            !a.iter().any(|node| b.contains(node))
+        }
+        (Action::DropClaim { node: a, .. }, Action::DropClaim { node: b, .. }) => a != b,
+        _ => std::mem::discriminant(a) == std::mem::discriminant(b),
+    }
+}
+
+async fn carry_out(context: &Context, scope: &Scope, action: &Action) -> Result<(), Error> {
+    match action {
+        Action::Allocate { run, attempt, nodes, shares } => {
+            allocate::allocate(context, scope, run, *attempt, nodes, shares).await
+        }
+        Action::DropClaim { node, run, attempt, basis } => {
+            drop_claim::drop_claim(context, scope, node, run, *attempt, *basis).await
+        }
+        Action::Retire { node, reason } => node_marks::retire(context, scope, node, *reason).await,
+        Action::Unretire { node } => node_marks::unretire(context, scope, node).await,
+        Action::Release { node } => node_marks::release(context, scope, node).await,
+        Action::Directive { run, attempt, kind, reason, culprit } => {
+            run_marks::direct(context, scope, run, *attempt, (*kind, *reason), culprit.as_ref()).await
+        }
+        Action::Hold { run, hold } => run_marks::hold(context, scope, run, hold).await,
+        // The planner puts these into the second half: they need the report stored first.
+        Action::RequestNode { .. } | Action::Forget { .. } | Action::ReleaseFinalizer => {
+            super::afterwards::carry_out(context, scope, action).await
+        }
+    }
+}
+
+/// The action's name, for logs.
+pub fn name(action: &Action) -> &'static str {
+    match action {
+        Action::RequestNode { .. } => "RequestNode",
+        Action::Allocate { .. } => "Allocate",
+        Action::DropClaim { .. } => "DropClaim",
+        Action::Retire { .. } => "Retire",
+        Action::Unretire { .. } => "Unretire",
+        Action::Release { .. } => "Release",
+        Action::Forget { .. } => "Forget",
+        Action::Directive { .. } => "Directive",
+        Action::Hold { .. } => "Hold",
+        Action::ReleaseFinalizer => "ReleaseFinalizer",
+    }
+}

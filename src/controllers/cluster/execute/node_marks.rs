@@ -1,0 +1,91 @@
+//! Marks on a ClusterNode: that it shall leave, that it may stay after all, that its machine may be destroyed.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use serde_json::{Value, json};
+use trainyard_api::{cluster_node::ClusterNode, names::FieldManager, names::labels};
+use trainyard_model::snapshot::node::{LightNode, wire_reason};
+use trainyard_planner::{Machine, NodeName, RetireReason};
+
+use super::allocate::{fresh_node, moved_on, remember, seen};
+use super::drop_claim::is_live_on;
+use crate::controllers::cluster::Context;
+use crate::controllers::cluster::observe::Scope;
+use crate::kubernetes::apply;
+use crate::kubernetes::error::Error;
+use crate::kubernetes::read::{self, Selection};
+
+/// Marks a node as leaving.
+pub async fn retire(
+    context: &Context,
+    scope: &Scope,
+    node: &NodeName,
+    reason: RetireReason,
+) -> Result<(), Error> {
+    let light = planned(scope, node)?;
+    let message = scope
+        .snapshot
+        .nodes
+        .iter()
+        .find(|planned| planned.name == *node)
+        .and_then(|planned| planned.failure.as_ref())
+        .map(|failure| trainyard_api::text::clip(&failure.message, trainyard_api::text::MESSAGE_MAX))
+        .unwrap_or_default();
+    let mut retired = json!({
+        "time": k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(context.clock.now()),
+        "reason": wire_reason(reason),
+    });
+    if !message.is_empty() {
+        retired["message"] = message.into();
+    }
+    write(context, &light, &json!({"spec": {"retired": retired}})).await
+}
+
+/// Takes the mark back.
+pub async fn unretire(context: &Context, scope: &Scope, node: &NodeName) -> Result<(), Error> {
+    let light = planned(scope, node)?;
+    write(context, &light, &json!({"spec": {"retired": null}})).await
+}
+
+/// Lets the machine be destroyed. A fresh read must show no claim and a live list no pod of ours that may run there;
+/// the write carries the version of that read, so no claim can slip in between.
+pub async fn release(context: &Context, scope: &Scope, node: &NodeName) -> Result<(), Error> {
+    let light = planned(scope, node)?;
+    let api: Api<ClusterNode> = Api::namespaced(context.client.clone(), &light.namespace);
+    let fresh = fresh_node(&api, &light).await?;
+    if fresh.released {
+        return Ok(());
+    }
+    if !fresh.claims.is_empty() || fresh.retired.is_none() || has_live_pod(context, &fresh).await? {
+        return Err(moved_on(format!("ClusterNode {node}")));
+    }
+    let released = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(context.clock.now());
+    write(context, &fresh, &json!({"spec": {"released": released}})).await
+}
+
+async fn has_live_pod(context: &Context, node: &LightNode) -> Result<bool, Error> {
+    if node.machine == Machine::Failed || node.machine == Machine::Gone {
+        return Ok(false);
+    }
+    let Some((node_name, _)) = &node.node else { return Ok(false) };
+    let api: Api<Pod> = Api::all(context.client.clone());
+    let selection = Selection::all().labels(labels::RUN_UID).fields(format!("spec.nodeName={node_name}"));
+    Ok(read::list(&api, &selection).await?.iter().any(|pod| is_live_on(pod, node)))
+}
+
+/// The node as it was planned with, in its newest version that this process wrote: a node may be retired and released
+/// in one plan.
+fn planned(scope: &Scope, node: &NodeName) -> Result<LightNode, Error> {
+    scope
+        .nodes
+        .get(&node.0)
+        .map(|node| LightNode::clone(node))
+        .ok_or_else(|| moved_on(format!("ClusterNode {node}")))
+}
+
+async fn write(context: &Context, light: &LightNode, fields: &Value) -> Result<(), Error> {
+    let api: Api<ClusterNode> = Api::namespaced(context.client.clone(), &light.namespace);
+    let written = apply::merge(&api, &seen(light), FieldManager::ClusterNodeIntent.as_str(), fields).await?;
+    remember(context, &written);
+    Ok(())
+}

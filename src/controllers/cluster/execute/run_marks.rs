@@ -1,0 +1,91 @@
+//! Marks on a Run: a directive for its attempt, a hold.
+
+use kube::Api;
+use serde_json::json;
+use trainyard_api::{
+    names::FieldManager,
+    run::Run,
+    run_status::{Directive, RunQueue},
+};
+use trainyard_model::snapshot::run::{LightRun, wire_directive_reason, wire_kind};
+use trainyard_model::status::queue;
+use trainyard_planner::{DirectiveKind, DirectiveReason, Hold, NodeName, RunId};
+
+use super::allocate::{fresh_run, moved_on, remember_run, run_seen};
+use crate::controllers::cluster::Context;
+use crate::controllers::cluster::observe::Scope;
+use crate::controllers::cluster::report::queue_fields;
+use crate::kubernetes::apply;
+use crate::kubernetes::error::{Error, ErrorKind};
+
+/// Tells the run controller what to do with an attempt. A directive is final: one that is there stays.
+pub async fn direct(
+    context: &Context,
+    scope: &Scope,
+    run: &RunId,
+    attempt: i64,
+    (kind, reason): (DirectiveKind, DirectiveReason),
+    culprit: Option<&NodeName>,
+) -> Result<(), Error> {
+    let light = planned(scope, run)?;
+    let directive = Directive {
+        kind: wire_kind(kind),
+        reason: wire_directive_reason(reason),
+        message: sentence(reason, culprit, &scope.snapshot.cluster),
+    };
+    let fields = json!({"status": {"allocation": {"directive": directive}}});
+    let api: Api<Run> = Api::namespaced(context.client.clone(), &run.namespace);
+    let written = match merge(&api, light, &fields).await {
+        Err(error) if error.kind() == ErrorKind::Conflict => {
+            let fresh = fresh_run(&api, light).await?;
+            let same = fresh
+                .allocation
+                .as_ref()
+                .is_some_and(|allocation| allocation.attempt == attempt && allocation.directive.is_none());
+            if !same {
+                return Err(error);
+            }
+            merge(&api, &fresh, &fields).await?
+        }
+        result => result?,
+    };
+    remember_run(context, &written);
+    Ok(())
+}
+
+async fn merge(api: &Api<Run>, light: &LightRun, fields: &serde_json::Value) -> Result<Run, Error> {
+    apply::merge_status(api, &run_seen(light), FieldManager::RunAllocation.as_str(), fields).await
+}
+
+fn sentence(reason: DirectiveReason, culprit: Option<&NodeName>, cluster: &str) -> String {
+    let node = culprit.map_or_else(|| "one of its nodes".to_owned(), |node| format!("node {node}"));
+    match reason {
+        DirectiveReason::Withdrawn => {
+            "its nodes could not all be claimed, so it goes back to its place".to_owned()
+        }
+        DirectiveReason::NodeLost => format!("{node} was lost"),
+        DirectiveReason::NodePreempted => format!("{node} was taken back by the provider"),
+        DirectiveReason::NodeUnusable => format!("{node} cannot be used any more"),
+        DirectiveReason::ClusterDeleted => format!("Cluster {cluster} is being deleted"),
+    }
+}
+
+/// Sets a run aside until a time; what it waited for is forgotten, so that it starts afresh then.
+pub async fn hold(context: &Context, scope: &Scope, run: &RunId, hold: &Hold) -> Result<(), Error> {
+    let light = planned(scope, run)?;
+    let entry = RunQueue {
+        gang_since: None,
+        hold: Some(queue::wire_hold(hold)),
+        ..light.queue.clone().unwrap_or_default()
+    };
+    let api: Api<Run> = Api::namespaced(context.client.clone(), &run.namespace);
+    let fields = queue_fields(Some(&entry));
+    let written =
+        apply::merge_status(&api, &run_seen(light), FieldManager::RunQueue.as_str(), &fields).await?;
+    remember_run(context, &written);
+    Ok(())
+}
+
+fn planned<'a>(scope: &'a Scope, run: &RunId) -> Result<&'a LightRun, Error> {
+    scope.runs.get(&run.uid).map(AsRef::as_ref).ok_or_else(|| moved_on(format!("Run {run}")))
+}

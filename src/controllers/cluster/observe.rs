@@ -1,0 +1,193 @@
+//! From the caches to what the planner reads.
+//!
+//! Reads only. One name may stand for several Clusters: the one that exists, and earlier ones (other UIDs) that were
+//! removed by force and left ClusterNodes behind. Each is a [`Scope`] of its own; the earlier ones are planned as being
+//! deleted.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::Api;
+use trainyard_api::cluster::{Cluster, ClusterErrorCode};
+use trainyard_api::names::Finalizer;
+use trainyard_model::catalogue::{self, Refusal, Resolved};
+use trainyard_model::snapshot::{World, assemble, node::LightNode, run::LightRun, run::Standing};
+use trainyard_planner::Snapshot;
+
+use super::Context;
+use super::caches::entry;
+use crate::kubernetes::apply;
+use crate::kubernetes::error::Error;
+use crate::kubernetes::key::ObjectKey;
+use crate::kubernetes::read;
+use crate::provisioner::{Pool, Validity};
+
+/// One Cluster with everything that was observed of it.
+pub struct Scope {
+    /// Namespace and name of the Cluster.
+    pub key: ObjectKey,
+    /// The Cluster; `None` when a live read does not find the one its nodes belong to.
+    pub cluster: Option<Arc<Cluster>>,
+    /// Its nodes by name, as the snapshot shows them.
+    pub nodes: BTreeMap<String, Arc<LightNode>>,
+    /// Its runs by UID, as the snapshot shows them.
+    pub runs: HashMap<String, Arc<LightRun>>,
+    /// Its size and class.
+    pub catalogue: Result<Resolved, Refusal>,
+    /// The planner's view of all that.
+    pub snapshot: Snapshot,
+    /// When to look again whether the engine's refusal is mended: nothing tells.
+    pub recheck_at: Option<Timestamp>,
+}
+
+/// Observes all Clusters of that name, present and past. Empty when there is nothing of any.
+pub async fn observe(context: &Context, key: &ObjectKey) -> Result<Vec<Scope>, Error> {
+    let now = context.clock.now();
+    let entry = entry(&key.namespace, &key.name);
+    let nodes = context.memory.newest_nodes(
+        context.caches.nodes.indexed(&entry),
+        |node| node.namespace == key.namespace && node.cluster_name == key.name,
+        now,
+    );
+    let runs = context.memory.newest_runs(context.caches.runs.indexed(&entry), now);
+    let cluster = present_cluster(context, key, &nodes).await?;
+    let present_uid = cluster.as_ref().and_then(|cluster| cluster.metadata.uid.clone());
+
+    let mut by_cluster: BTreeMap<String, Vec<Arc<LightNode>>> = BTreeMap::new();
+    for node in nodes {
+        by_cluster.entry(node.cluster_uid.clone()).or_default().push(node);
+    }
+    let own = present_uid.as_ref().and_then(|uid| by_cluster.remove(uid)).unwrap_or_default();
+
+    let mut scopes = Vec::new();
+    let mut taken = HashSet::new();
+    for (_, orphans) in by_cluster {
+        // A run belongs to a past Cluster while its live attempt is on nodes of it.
+        let names: HashSet<&str> = orphans.iter().map(|node| node.name.as_str()).collect();
+        let theirs: Vec<Arc<LightRun>> = runs.iter().filter(|run| is_live_on(run, &names)).cloned().collect();
+        taken.extend(theirs.iter().map(|run| run.id.uid.clone()));
+        scopes.push(scope(context, key, None, orphans, theirs).await);
+    }
+    if let Some(cluster) = cluster {
+        let cluster = with_finalizer(context, cluster).await?;
+        let rest = runs.into_iter().filter(|run| !taken.contains(&run.id.uid)).collect();
+        scopes.push(scope(context, key, Some(cluster), own, rest).await);
+    }
+    Ok(scopes)
+}
+
+fn is_live_on(run: &LightRun, nodes: &HashSet<&str>) -> bool {
+    matches!(run.standing(), Standing::Active(_))
+        && run.allocation.as_ref().is_some_and(|a| a.nodes.iter().any(|node| nodes.contains(node.as_str())))
+}
+
+/// The Cluster of that name. Nodes without a Cluster are only believed to be orphans after a live read.
+async fn present_cluster(
+    context: &Context,
+    key: &ObjectKey,
+    nodes: &[Arc<LightNode>],
+) -> Result<Option<Arc<Cluster>>, Error> {
+    if let Some(cached) = context.caches.clusters.get(key) {
+        let cluster = context.memory.newest_cluster(cached, context.clock.now());
+        let known =
+            |node: &&Arc<LightNode>| cluster.metadata.uid.as_deref() == Some(node.cluster_uid.as_str());
+        if nodes.iter().all(|node| known(&node)) {
+            return Ok(Some(cluster));
+        }
+    } else if nodes.is_empty() {
+        return Ok(None);
+    }
+    let api: Api<Cluster> = Api::namespaced(context.client.clone(), &key.namespace);
+    Ok(read::get(&api, &key.name).await?.map(Arc::new))
+}
+
+/// Before a Cluster gets its first node it must be unable to vanish without us.
+async fn with_finalizer(context: &Context, cluster: Arc<Cluster>) -> Result<Arc<Cluster>, Error> {
+    if cluster.metadata.deletion_timestamp.is_some() {
+        return Ok(cluster);
+    }
+    let namespace = cluster.metadata.namespace.clone().unwrap_or_default();
+    let api: Api<Cluster> = Api::namespaced(context.client.clone(), &namespace);
+    match apply::add_finalizer(&api, &*cluster, Finalizer::Cluster.as_str()).await? {
+        Some(written) => {
+            context.memory.cluster_written(written.clone(), context.clock.now());
+            Ok(Arc::new(written))
+        }
+        None => Ok(cluster),
+    }
+}
+
+async fn scope(
+    context: &Context,
+    key: &ObjectKey,
+    cluster: Option<Arc<Cluster>>,
+    nodes: Vec<Arc<LightNode>>,
+    runs: Vec<Arc<LightRun>>,
+) -> Scope {
+    let (catalogue, recheck_at) = match &cluster {
+        Some(cluster) => catalogue_of(context, key, cluster).await,
+        None => (Err(catalogue::cluster_gone()), None),
+    };
+    let cluster_key = key.to_string();
+    let snapshot = {
+        let light_nodes: Vec<&LightNode> = nodes.iter().map(AsRef::as_ref).collect();
+        let light_runs: Vec<&LightRun> = runs.iter().map(AsRef::as_ref).collect();
+        assemble(&World {
+            cluster: cluster.as_deref(),
+            cluster_key: &cluster_key,
+            nodes: &light_nodes,
+            runs: &light_runs,
+            catalogue: catalogue.as_ref(),
+        })
+    };
+    Scope {
+        key: key.clone(),
+        cluster,
+        nodes: nodes.into_iter().map(|node| (node.name.clone(), node)).collect(),
+        runs: runs.into_iter().map(|run| (run.id.uid.clone(), run)).collect(),
+        catalogue,
+        snapshot,
+        recheck_at,
+    }
+}
+
+/// How often a refusal of the engine is looked at again. A person who mends a class watches; a read costs little.
+const RECHECK_EVERY: SignedDuration = SignedDuration::from_secs(10);
+
+/// The Cluster's size and class, and whether the engine could make machines with them.
+async fn catalogue_of(
+    context: &Context,
+    key: &ObjectKey,
+    cluster: &Cluster,
+) -> (Result<Resolved, Refusal>, Option<Timestamp>) {
+    let resolved = {
+        let (sizes, classes) = (context.caches.sizes.all(), context.caches.classes.all());
+        let sizes: Vec<_> = sizes.iter().map(AsRef::as_ref).collect();
+        let classes: Vec<_> = classes.iter().map(AsRef::as_ref).collect();
+        catalogue::resolve(cluster, &sizes, &classes)
+    };
+    let resolved = match resolved {
+        Ok(resolved) => resolved,
+        Err(refusal) => return (Err(refusal), None),
+    };
+    let Some(engine) = context.engines.of(&resolved.engine) else { return (Ok(resolved), None) };
+    let pool = Pool {
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        uid: cluster.metadata.uid.clone().unwrap_or_default(),
+    };
+    match engine.validate(&pool, &resolved.engine).await {
+        Ok(Validity::Usable) => (Ok(resolved), None),
+        Ok(Validity::Refused(refused)) => {
+            let refusal =
+                Refusal { code: ClusterErrorCode::ProvisioningClassInvalid, message: refused.message };
+            (Err(refusal), context.clock.now().checked_add(RECHECK_EVERY).ok())
+        }
+        // Whether it could is not known. Asking for a node is harmless then: the node controller meets the same fault.
+        Err(error) => {
+            tracing::warn!(cluster = %key, %error, "the engine was not asked whether its class is usable");
+            (Ok(resolved), None)
+        }
+    }
+}
