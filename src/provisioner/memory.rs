@@ -303,3 +303,7 @@ impl Provisioner for Memory {
         Ok(if machines == 0 { Teardown::Done } else { Teardown::Pending { machines } })
     }
 }
+
+#[cfg(test)]
+#[path = "memory_tests.rs"]
+mod tests;
