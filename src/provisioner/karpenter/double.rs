@@ -2,8 +2,8 @@
 //! which the real core writes, and does what a test asks of it.
 //!
 //! What it copies: the finalizer; Launched and then Registered; labels and taints copied to the Node at registration; a
-//! refused launch deletes the claim first and writes its Event after; a claim deleted before Registered ends at once, and
-//! its machine may still come up (a leak); a deletion after that waits for a hanging drain until the termination time is
+//! refused launch deletes the claim first and writes its Event after; a claim deleted before Registered ends at once; a
+//! deletion after that waits for a hanging drain until the termination time is
 //! annotated.
 
 use std::{
@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 use trainyard_api::{names::node_labels, placement::NodeClassRef};
-use trainyard_fake_apiserver::{FakeServer, FakeService};
+use trainyard_fake_apiserver::{FakeServer, FakeService, When};
 use trainyard_model::node::seen::GivenUp;
 
 use super::wire::{ClaimCondition, NodeClaim, TERMINATION_TIME};
@@ -55,8 +55,6 @@ pub struct Script {
     pub no_accelerators: bool,
     /// Claims (by name) whose drain does not end by itself.
     pub hang: BTreeSet<String>,
-    /// A machine whose claim is deleted before it registered comes up all the same.
-    pub leak: bool,
 }
 
 /// The double, running.
@@ -101,8 +99,10 @@ impl Double {
     /// The class exists, without conditions.
     pub fn put_class(&self) {
         let class = class();
-        self.server
-            .put(&serde_json::from_value::<KwokClass>(json!({"metadata": {"name": class.name}, "spec": {}})).unwrap());
+        self.server.put(
+            &serde_json::from_value::<KwokClass>(json!({"metadata": {"name": class.name}, "spec": {}}))
+                .unwrap(),
+        );
     }
 
     /// The class does not exist.
@@ -187,8 +187,9 @@ impl Double {
         }
     }
 
-    /// The machine joins: its Node is there, and Karpenter has not looked yet.
-    fn boot(&self, claim: &NodeClaim, no_accelerators: bool) {
+    /// The machine joins: its Node is there, and Karpenter has not looked yet. Called by a test for a claim that is gone,
+    /// this is a leak.
+    pub fn boot(&self, claim: &NodeClaim, no_accelerators: bool) {
         let name = claim.name_any();
         let mut allocatable: BTreeMap<_, _> = claim.spec.resources.clone().unwrap_or_default().requests;
         allocatable.retain(|name, _| !(no_accelerators && name.contains('/')));
@@ -237,9 +238,7 @@ impl Double {
             return;
         }
         self.server.remove::<NodeClaim>("", &name);
-        if script.leak && !is_registered {
-            self.boot(claim, false);
-        } else if let Some(node) = self.node_of(claim) {
+        if let Some(node) = self.node_of(claim) {
             self.server.remove::<Node>("", &node.name_any());
         }
     }
@@ -284,7 +283,12 @@ pub struct KwokClassSpec {
 
 /// A client under this agent, through the operator's own layers, whose server also tells which types it serves.
 pub fn client(server: &FakeServer, agent: &str) -> Client {
-    let service = Discovering { inner: server.service(agent) };
+    client_until(server, agent, None)
+}
+
+/// The same, for a process that dies at a write.
+pub fn client_until(server: &FakeServer, agent: &str, crash: Option<Arc<CrashPoint>>) -> Client {
+    let service = Discovering { inner: server.service(agent), crash };
     client::over(service, "default", client::Limits::default(), Metrics::new())
 }
 
@@ -292,6 +296,32 @@ pub fn client(server: &FakeServer, agent: &str) -> Client {
 #[derive(Clone)]
 struct Discovering {
     inner: FakeService,
+    crash: Option<Arc<CrashPoint>>,
+}
+
+/// The instruction at which a process dies: its nth write, which never returns to it.
+pub struct CrashPoint {
+    left: Mutex<usize>,
+    when: When,
+    reached: Notify,
+}
+
+impl CrashPoint {
+    /// Before the server acts on the nth write (counted from 1), or after.
+    pub fn at_write(n: usize, when: When) -> Self {
+        Self { left: Mutex::new(n), when, reached: Notify::new() }
+    }
+
+    /// Waits until the process has come to it.
+    pub async fn reached(&self) {
+        self.reached.notified().await;
+    }
+
+    fn is_this(&self) -> bool {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        *left = left.wrapping_sub(1);
+        *left == 0
+    }
 }
 
 type Answer = <FakeService as Service<Request<Body>>>::Response;
@@ -306,6 +336,17 @@ impl Service<Request<Body>> for Discovering {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let is_write = request.method() != http::Method::GET;
+        if let Some(crash) = self.crash.clone().filter(|crash| is_write && crash.is_this()) {
+            let acting = self.inner.call(request);
+            return Box::pin(async move {
+                if crash.when == When::After {
+                    let _ = acting.await;
+                }
+                crash.reached.notify_one();
+                std::future::pending().await
+            });
+        }
         let Some(found) = discovery(request.uri().path()) else { return self.inner.call(request) };
         Box::pin(async move {
             let body = Full::new(bytes::Bytes::from(found.to_string()));
