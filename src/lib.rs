@@ -7,6 +7,7 @@
 //! * [`provisioner`]: the engines that make machines.
 //! * [`tasks`]: the long-running tasks, which live and die together.
 //! * [`kubernetes`]: how requests, watches, Events, the work queue and the lease work; no rule of trainyard.
+//! * [`resources`]: one builder for each kind of object a Run has; pure.
 //! * [`telemetry`]: logs, metrics, health.
 
 pub mod clock;
@@ -14,6 +15,7 @@ pub mod controllers;
 pub mod kubernetes;
 pub mod operator;
 pub mod provisioner;
+pub mod resources;
 pub mod settings;
 pub mod tasks;
 pub mod telemetry;

@@ -1,7 +1,7 @@
 //! Starts the operator's parts and stops them together.
 //!
 //! Flow: health and metrics are served from the first moment; then the process waits for the lease; then everything
-//! that acts is started by [`start`]. A signal lets all of it finish its step, gives the lease back and ends with
+//! that acts is started by `start`. A signal lets all of it finish its step, gives the lease back and ends with
 //! success. A lost lease, or a fault of any task, ends the process at once, with an error, and whoever runs it starts
 //! it again.
 
@@ -98,7 +98,7 @@ fn start(context: &Context, tasks: &mut Tasks) {
         client: client.clone(),
         clock: clock.clone(),
         engines: engines.clone(),
-        events,
+        events: events.clone(),
         tasks,
         readiness,
         metrics,
@@ -112,6 +112,15 @@ fn start(context: &Context, tasks: &mut Tasks) {
         readiness: readiness.clone(),
         engines,
         concurrency: settings.concurrency(ControllerName::Cluster),
+        tasks,
+    });
+    controllers::run::start(controllers::run::Setup {
+        client: client.clone(),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        events,
+        concurrency: settings.concurrency(ControllerName::Run),
         tasks,
     });
 }

@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use trainyard_e2e::controlplane::{
-    ControlPlane, LaunchError, NODE_CLASS, Options, Refusal, Refusals, ZONES, bring_back_node, eventually,
-    lose_node,
+    ControlPlane, LaunchError, NODE_CLASS, Options, Refusal, Refusals, ZONES, annotations, bring_back_node,
+    eventually, lose_node,
 };
 
 const LIMIT: Duration = Duration::from_mins(1);
@@ -185,7 +185,7 @@ async fn a_pod_ends_after_the_time_and_with_the_exit_code_of_its_annotations() -
         let pod: Pod = object(json!({
             "metadata": {
                 "name": name,
-                "annotations": {"kwok.trainyard.dev/run-for": "1s", "kwok.trainyard.dev/exit-code": code},
+                "annotations": {(annotations::RUN_FOR): "1s", (annotations::EXIT_CODE): code},
             },
             "spec": {
                 "restartPolicy": "Never",
@@ -231,17 +231,17 @@ async fn annotations_for_a_role_and_for_an_attempt_win_and_a_parameter_server_do
     ready_node(&client, "roles").await?;
     let pods = Api::<Pod>::namespaced(client.clone(), "default");
     let create = async |name: &str, role: &str, attempt: &str, more: Value| {
-        let mut annotations = json!({
-            "kwok.trainyard.dev/run-for": "100ms",
-            "kwok.trainyard.dev/exit-code": "1,0",
+        let mut wanted = json!({
+            (annotations::RUN_FOR): "100ms",
+            (annotations::EXIT_CODE): "1,0",
             "kwok.trainyard.dev/exit-code.worker": "137",
         });
-        annotations.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        wanted.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let pod: Pod = object(json!({
             "metadata": {
                 "name": name,
                 "labels": {"trainyard.dev/role": role, "trainyard.dev/attempt": attempt},
-                "annotations": annotations,
+                "annotations": wanted,
             },
             "spec": {
                 "restartPolicy": "Never",
@@ -272,9 +272,9 @@ async fn annotations_for_a_role_and_for_an_attempt_win_and_a_parameter_server_do
     create("second", "chief", "2", json!({})).await?;
     create("third", "chief", "3", json!({})).await?;
     create("worker", "worker", "1", json!({})).await?;
-    create("evicted", "chief", "1", json!({"kwok.trainyard.dev/reason": "Evicted"})).await?;
-    create("pulls", "chief", "2", json!({"kwok.trainyard.dev/waiting": "ErrImagePull"})).await?;
-    create("late", "chief", "2", json!({"kwok.trainyard.dev/start-after": "1s"})).await?;
+    create("evicted", "chief", "1", json!({(annotations::REASON): "Evicted"})).await?;
+    create("pulls", "chief", "2", json!({(annotations::WAITING): "ErrImagePull"})).await?;
+    create("late", "chief", "2", json!({(annotations::START_AFTER): "1s"})).await?;
     comes_to("first", "Failed", Some(1), Some("Error")).await?;
     comes_to("second", "Succeeded", Some(0), Some("Completed")).await?;
     comes_to("third", "Succeeded", Some(0), Some("Completed")).await?;
@@ -293,8 +293,22 @@ async fn annotations_for_a_role_and_for_an_attempt_win_and_a_parameter_server_do
         .duration_since(late.metadata.creation_timestamp.unwrap().0);
     assert!(after >= jiff::SignedDuration::from_secs(1), "it started after {after}");
 
+    // Deleted, it takes its time to stop.
+    create("slow", "chief", "2", json!({(annotations::RUN_FOR): "1h", (annotations::STOP_AFTER): "1s"}))
+        .await?;
+    comes_to("slow", "Running", None, None).await?;
+    let start = Instant::now();
+    let graceful = DeleteParams { grace_period_seconds: Some(30), ..DeleteParams::default() };
+    pods.delete("slow", &graceful).await?;
+    eventually("the slow pod to be gone", LIMIT, || async {
+        ensure!(pods.get_opt("slow").await?.is_none(), "it is there");
+        Ok(())
+    })
+    .await?;
+    assert!(start.elapsed() >= Duration::from_secs(1), "gone after {:?}", start.elapsed());
+
     // The image can be had after all.
-    let unset = json!({"metadata": {"annotations": {"kwok.trainyard.dev/waiting": null}}});
+    let unset = json!({"metadata": {"annotations": {(annotations::WAITING): null}}});
     pods.patch("pulls", &PatchParams::default(), &Patch::Merge(unset)).await?;
     comes_to("pulls", "Succeeded", Some(0), Some("Completed")).await?;
     delete_and_await(&client, "roles").await

@@ -21,6 +21,8 @@ pub(crate) struct Reservation<'a> {
     pub run: &'a QueuedRun,
     idle: i64,
     busy: i64,
+    /// How many of its nodes are to come from runs that wait before it.
+    promised: i64,
     /// When all of them are free at the latest; `None` when nobody can know.
     free_at: Option<Timestamp>,
     /// The same, if it follows from limits that users wrote.
@@ -28,8 +30,11 @@ pub(crate) struct Reservation<'a> {
 }
 
 impl Reservation<'_> {
-    /// What its run waits for.
-    pub(crate) fn wait(&self, run: &QueuedRun) -> Wait {
+    /// What its run waits for; `first` is the first run that waits.
+    pub(crate) fn wait(&self, run: &QueuedRun, first: &QueuedRun) -> Wait {
+        if self.promised > 0 {
+            return Wait::BehindInQueue { higher_priority: first.priority > run.priority };
+        }
         Wait::NodesBusy {
             needed: run.node_count,
             idle: self.idle,
@@ -101,6 +106,7 @@ pub(crate) fn reserve<'a>(world: &World, supply: &mut Supply, run: &'a QueuedRun
         run,
         idle: ready_before - ready_after,
         busy: found,
+        promised: lacking - found,
         free_at,
         promised_by_users: free_at.filter(|_| only_promises && only_busy),
     }

@@ -24,7 +24,7 @@ pub(crate) struct Growth {
 pub(crate) struct Grown {
     /// Asked for by this plan.
     pub requested: i64,
-    /// Wanted, and not asked for because of refusals or a block.
+    /// Wanted, and not asked for because of refusals, a block, or leaving nodes that still take the room.
     pub withheld: i64,
     pub last_ordinal: i64,
 }
@@ -47,7 +47,8 @@ impl Growth {
     }
 
     /// Asks for the machines the queue was promised, and for what the minimum lacks.
-    pub(crate) fn request(&self, world: &mut World, for_queue: i64) -> Grown {
+    /// `later` are wanted as soon as leaving nodes have made room.
+    pub(crate) fn request(&self, world: &mut World, for_queue: i64, later: i64) -> Grown {
         let mut last_ordinal =
             world.nodes.iter().map(|state| state.node.ordinal).fold(world.snapshot.last_ordinal, Ord::max);
         let forbidden = self.blocked || self.refused.is_some();
@@ -67,7 +68,7 @@ impl Growth {
                 .requests
                 .push(Action::RequestNode { ordinal: last_ordinal, zone: self.zone.clone() });
         }
-        Grown { requested, withheld: for_queue + lacking - requested, last_ordinal }
+        Grown { requested, withheld: for_queue + lacking.max(later) - requested, last_ordinal }
     }
 }
 

@@ -46,6 +46,7 @@ pub(crate) fn serve<'a>(
     let mut waiting = Vec::with_capacity(queue.len());
     let mut reservation: Option<Reservation<'a>> = None;
     let mut sizes = Sizes::default();
+    let mut first: Option<&QueuedRun> = None;
     for run in queue.iter().copied() {
         if let Some(passed_over) = pass_over(world, supply, &mut sizes, run) {
             waiting.push(passed_over);
@@ -83,6 +84,7 @@ pub(crate) fn serve<'a>(
             gang::note_timeout(world, run);
             let wait = machines_wait(world, supply, growth, run, &promise);
             keep(world, supply, run, &promise);
+            first.get_or_insert(run);
             waiting.push(Waiting { gang_since: Some(since), ..Waiting::new(run, wait) });
             continue;
         }
@@ -93,7 +95,7 @@ pub(crate) fn serve<'a>(
         waiting.push(match &reservation {
             None => {
                 let made = backfill::reserve(world, supply, run);
-                let mut entry = Waiting::new(run, made.wait(run));
+                let mut entry = Waiting::new(run, made.wait(run, first.unwrap_or(run)));
                 entry.estimated_start = made.promised_by_users;
                 reservation = Some(made);
                 entry
@@ -195,22 +197,24 @@ fn machines_wait(
         .filter_map(|at| world.nodes.get(*at))
         .map(|state| state.node.requested_at)
         .min();
+    // A part of a machine that an earlier run of this queue made wanted is not on its way yet.
+    let shared = promise.bins.iter().filter(|at| supply.is_new(**at)).count() as i64;
     let machines = Machines {
         needed: run.node_count,
         idle: promise.ready,
-        coming: promise.coming,
+        coming: promise.coming - shared,
         coming_since,
-        new: promise.new,
+        new: promise.new + shared,
         leaving: promise.leaving,
     };
     match &growth.refused {
-        _ if promise.leaving > 0 => Wait::NodesLeaving(machines),
-        Some(refusal) if promise.new > 0 => Wait::CapacityBackoff {
+        Some(refusal) if machines.new + promise.leaving > 0 => Wait::CapacityBackoff {
             machines,
             cause: refusal.cause,
             until: refusal.until,
             message: refusal.message.clone(),
         },
+        _ if promise.leaving > 0 => Wait::NodesLeaving(machines),
         _ => Wait::NodesComing(machines),
     }
 }

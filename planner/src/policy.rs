@@ -41,7 +41,7 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
     world.drop_unfinished();
 
     // 7. Ask for machines: for whole gangs of the queue, then for the minimum.
-    let grown = growth.request(&mut world, supply.new_machines());
+    let grown = growth.request(&mut world, supply.new_machines(), supply.later_machines());
     // 8. Retire what nobody waits for and was idle for too long.
     let shrunk = shrink::idle(&mut world, grown.requested);
     // 9. Release what has left, forget what is gone.

@@ -78,7 +78,9 @@ pub(crate) enum Reach {
 pub(crate) struct Promise {
     /// Bins that exist.
     pub bins: Vec<usize>,
+    /// Those of them that are ready.
     pub ready: i64,
+    /// Those that are not.
     pub coming: i64,
     /// To be asked for.
     pub new: i64,
@@ -104,6 +106,7 @@ pub(crate) struct Supply {
     leaving: Count,
     new_capacity: Capacity,
     new: i64,
+    later: i64,
     /// Shares that found no place, with the smallest number of nodes that failed: supply only shrinks.
     hopeless: Vec<(Capacity, Reach, i64)>,
 }
@@ -129,6 +132,7 @@ impl Supply {
             leaving: Count::default(),
             new_capacity: expected_capacity(world),
             new: 0,
+            later: 0,
             hopeless: Vec::new(),
         };
         let mut called_back = 0;
@@ -275,6 +279,7 @@ impl Supply {
         self.leaving.take(promise.leaving);
         // A gang is asked for whole: while nodes that leave take a part of its room, the rest is only kept free for it.
         if promise.leaving > 0 {
+            self.later += promise.new + promise.leaving;
             return;
         }
         for _ in 0..promise.new {
@@ -294,6 +299,11 @@ impl Supply {
     /// How many machines are to be asked for.
     pub(crate) fn new_machines(&self) -> i64 {
         self.new
+    }
+
+    /// How many are to be asked for once leaving nodes have made room.
+    pub(crate) fn later_machines(&self) -> i64 {
+        self.later
     }
 
     /// Machines that could be had at once or soon if nothing were reserved: ready, coming, room, leaving.
@@ -350,6 +360,11 @@ impl Supply {
     /// True for a node that stays or can be called back.
     pub(crate) fn is_usable(&self, at: usize) -> bool {
         self.bins[at].service != Service::None
+    }
+
+    /// True for a machine that is yet to be asked for.
+    pub(crate) fn is_new(&self, at: usize) -> bool {
+        self.bins[at].stage == Stage::New
     }
 
     /// True for a machine that exists and is not ready.

@@ -45,7 +45,7 @@ pub enum Wait {
         needed: i64,
         /// How many of them are idle and reserved for it.
         idle: i64,
-        /// How many of them are working.
+        /// How many of them are working. The rest comes or is asked for.
         busy: i64,
         /// When the last of them must be free, if their runs' limits tell.
         free_at: Option<Timestamp>,
@@ -141,6 +141,9 @@ impl fmt::Display for Wait {
             ),
             Self::NodesBusy { needed, idle, busy, free_at } => {
                 write!(f, "needs {}: {idle} idle, {busy} busy", counted(*needed, "node"))?;
+                if needed - idle - busy > 0 {
+                    write!(f, ", {} to be asked for when those are free", needed - idle - busy)?;
+                }
                 match free_at {
                     Some(time) => write!(f, "; they are free at {time:.0} at the latest"),
                     None => Ok(()),

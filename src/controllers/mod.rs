@@ -2,6 +2,8 @@
 //!
 //! * [`cluster`]: decides (through the planner) what nodes there are and which run gets which.
 //! * [`node`]: machines of ClusterNodes: made, watched, removed; and their status.
+//! * [`run`]: attempts of Runs: pods, exit codes, phases.
 
 pub mod cluster;
 pub mod node;
+pub mod run;

@@ -2,7 +2,7 @@
 //!
 //! [`init`] is called once, by `main`. Everything else uses `tracing`'s macros.
 
-use std::fmt;
+use std::{fmt, io::IsTerminal as _};
 
 use tracing::Subscriber;
 use tracing_subscriber::{
@@ -57,7 +57,7 @@ const SILENT: &str = "kube_client=off,kube_runtime=off,tower=off,hyper_util=off"
 /// Sends logs to standard error from now on.
 pub fn init(format: LogFormat, filter: &str) -> Result<(), LoggingError> {
     match format {
-        LogFormat::Text => text(filter, std::io::stderr)?.try_init(),
+        LogFormat::Text => text(filter, std::io::stderr, std::io::stderr().is_terminal())?.try_init(),
         LogFormat::Json => json(filter, std::io::stderr)?.try_init(),
     }
     .map_err(LoggingError::Twice)
@@ -68,11 +68,14 @@ fn filtered(filter: &str) -> Result<EnvFilter, LoggingError> {
         .map_err(|source| LoggingError::Filter { filter: filter.to_owned(), source })
 }
 
-fn text<W>(filter: &str, writer: W) -> Result<impl Subscriber + Send + Sync, LoggingError>
+fn text<W>(filter: &str, writer: W, in_color: bool) -> Result<impl Subscriber + Send + Sync, LoggingError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let lines = tracing_subscriber::fmt::layer().with_span_events(FmtSpan::NONE).with_target(false);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_span_events(FmtSpan::NONE)
+        .with_target(false)
+        .with_ansi(in_color);
     Ok(tracing_subscriber::registry().with(filtered(filter)?).with(lines.with_writer(writer)))
 }
 
@@ -143,9 +146,11 @@ mod tests {
     fn a_filter_selects_levels_and_shows_the_client_when_named() {
         let memory = Memory::default();
         let writer = memory.clone();
-        let subscriber = text("debug,kube_client=error", move || writer.clone()).unwrap();
+        let subscriber = text("debug,kube_client=error", move || writer.clone(), false).unwrap();
         tracing::subscriber::with_default(subscriber, say_things);
-        assert_eq!(memory.lines().len(), 3, "{:?}", memory.lines());
+        let lines = memory.lines();
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[0].contains("node requested") && !lines[0].contains('\u{1b}'), "{lines:?}");
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! * which lists merge by key is told by name ([`FakeServer::merge_list_by`]); the usual ones are known;
 //! * kinds whose update needs no resourceVersion are those of the core group;
 //! * a page of a list comes from the state at the first page, as on the real server;
+//! * what it answers is compared with a real server, line by line, by `tests/conformance.rs`;
 //! * time comes from the function given to [`FakeServer::with_clock`], by default from tokio's clock.
 
 mod access;

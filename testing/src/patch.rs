@@ -108,6 +108,9 @@ impl Store {
             if target.endpoint == Endpoint::Status {
                 return Err(Refusal::not_found(&plural, name));
             }
+            if meta_str(&wanted, "name").is_empty() {
+                return Err(Refusal::bad_request("metadata.name must be set to create an object by apply"));
+            }
             let owner = Owner::applier(manager, target.endpoint);
             return self.create_named(target, name, wanted, &owner).map(|object| (object, true));
         };

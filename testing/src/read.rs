@@ -213,8 +213,8 @@ impl Following {
                 (None, Some(after)) => ("ADDED", after.clone()),
                 (Some(_), Some(after)) => ("MODIFIED", after.clone()),
                 (Some(before), None) => {
-                    // A removed object is shown in its last state, under the version of its removal.
-                    let mut last = event.after.clone().unwrap_or_else(|| before.clone());
+                    // An object that is removed, or leaves the selection, is shown as it was, under the new version.
+                    let mut last = before.clone();
                     set_meta(&mut last, "resourceVersion", Some(json!(event.version.to_string())));
                     ("DELETED", last)
                 }

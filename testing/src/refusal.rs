@@ -84,6 +84,11 @@ impl Refusal {
         Self { retry_after: Some(retry_after), ..Self::new(429, "TooManyRequests", message) }
     }
 
+    /// The real server has no better answer for this than an internal error without a reason.
+    pub fn version_on_create() -> Self {
+        Self::new(500, "", "resourceVersion should not be set on objects to be created")
+    }
+
     pub fn internal() -> Self {
         Self::new(500, "InternalError", "Internal error occurred: injected fault")
     }

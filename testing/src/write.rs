@@ -41,7 +41,7 @@ impl Store {
             return Err(Refusal::already_exists(&id.of.plural, name));
         }
         if !meta_str(&object, "resourceVersion").is_empty() {
-            return Err(Refusal::bad_request("resourceVersion should not be set on objects to be created"));
+            return Err(Refusal::version_on_create());
         }
         if ![target.namespace.as_str(), ""].contains(&meta_str(&object, "namespace")) {
             return Err(Refusal::bad_request(

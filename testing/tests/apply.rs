@@ -24,6 +24,7 @@ async fn apply_with(
 ) -> Result<ConfigMap, kube::Error> {
     fields["apiVersion"] = json!("v1");
     fields["kind"] = json!("ConfigMap");
+    fields["metadata"]["name"] = json!("a");
     maps(server).patch("a", &how, &Patch::Apply(fields)).await
 }
 

@@ -22,6 +22,7 @@
 //! needs the processes (kill, pause, audit log, refusals) is an error then. `KUBEBUILDER_ASSETS` is searched before
 //! the programs built here.
 
+pub mod annotations;
 mod audit;
 mod binaries;
 mod build;

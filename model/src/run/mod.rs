@@ -1,0 +1,23 @@
+//! A Run that cannot be wrong: what the wire type says, checked once and turned into the terms the rest works with.
+//!
+//! In: an api [`Run`](trainyard_api::Run). Out: a [`ValidRun`], or an [`InvalidRun`] whose text names the object, the
+//! field, the value, what was expected and what to do. Called by the run controller, by the cluster controller for its
+//! snapshot, and by `kubectl trainyard`. Pure: no client, no clock.
+//!
+//! | module | has |
+//! |---|---|
+//! | [`valid`] | the parse, and the parsed form |
+//! | [`layout`] | which process sits on which node, and how a node is shared among them |
+//! | [`wiring`] | the environment variables through which processes find each other, byte for byte |
+//! | [`spec_hash`] | the hash that catches a spec changed behind the schema's back |
+//! | [`error`] | everything that can be wrong with a Run |
+
+pub mod error;
+pub mod layout;
+pub mod spec_hash;
+pub mod valid;
+pub mod wiring;
+
+pub use error::InvalidRun;
+pub use layout::{Layout, Process, ProcessShare};
+pub use valid::{Budgets, Role, RunIdentity, ValidRun, Wiring, is_accepted};

@@ -1,0 +1,558 @@
+//! The parse of a Run, and its result.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use trainyard_api::Run;
+use trainyard_api::capacity::Capacity;
+use trainyard_api::conditions;
+use trainyard_api::conditions::{ConditionStatus, RunCondition};
+use trainyard_api::distribution::{
+    Distribution, MAX_PROCESSES_PER_NODE, MAX_WORKERS, PyTorch, PyTorchBackend, RoleName, TensorFlow,
+    TensorFlowRole,
+};
+use trainyard_api::duration::Duration;
+use trainyard_api::run::{
+    ClusterRef, Container, MAX_NODES, PodTemplate, Priority, Retries, RunSpec, SuccessPolicy,
+};
+use trainyard_api::run_status::{RunPhase, RunStatus};
+
+use super::error::InvalidRun;
+use super::layout::{Layout, Process, ProcessShare, Unshareable};
+use super::wiring;
+
+/// Which Run, exactly.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunIdentity {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID: tells it from a later one of the same name.
+    pub uid: String,
+}
+
+impl std::fmt::Display for RunIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A Run whose every part has been checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidRun {
+    /// Which Run.
+    pub id: RunIdentity,
+    /// Name of its Cluster, in its namespace.
+    pub cluster: String,
+    /// Name of its Experiment, in its namespace.
+    pub experiment: String,
+    /// Its place in the queue.
+    pub priority: Priority,
+    /// When it was created: second in the order of the queue.
+    pub created: Timestamp,
+    /// The container of every role.
+    pub container: Container,
+    /// Additions to its pods; empty when none are written.
+    pub pod_template: PodTemplate,
+    /// What each role runs, in the order chief, worker, ps. Roles without a process are absent.
+    pub roles: Vec<Role>,
+    /// Which process sits where.
+    pub layout: Layout,
+    /// How processes find each other.
+    pub wiring: Wiring,
+    /// Whose exit makes it a success.
+    pub success: SuccessPolicy,
+    /// Longest time of one attempt, counted from `attempts[].launched`.
+    pub limit: SignedDuration,
+    /// Whether its user wrote that limit. The API server fills the default in, so a user who writes exactly the default
+    /// cannot be told from one who writes nothing, and counts as the latter: nothing is promised that nobody meant.
+    pub limit_by_user: bool,
+    /// How long machines may be bought for it that wait for the rest.
+    pub gang_timeout: SignedDuration,
+    /// How often it may be tried again.
+    pub budgets: Budgets,
+    /// Whether its user wants it stopped for now.
+    pub suspend: bool,
+    /// Whether its user wants it to end.
+    pub cancel: bool,
+}
+
+/// What one role runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Role {
+    /// The role.
+    pub name: RoleName,
+    /// How many processes.
+    pub count: usize,
+    /// The program and its first arguments; empty means the image's.
+    pub command: Vec<String>,
+    /// Further arguments.
+    pub args: Vec<String>,
+    /// Environment: the Run's, overruled by the role's.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// How processes find each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wiring {
+    /// They are told nothing of each other.
+    Alone,
+    /// Through `TF_CONFIG`.
+    TensorFlow,
+    /// Through the variables of torchrun.
+    PyTorch {
+        /// Programs that torchrun starts in each pod.
+        processes_per_node: usize,
+        /// The backend named to scripts.
+        backend: Option<PyTorchBackend>,
+    },
+}
+
+impl Wiring {
+    /// Programs in one pod that use accelerators by themselves.
+    pub fn programs_per_process(self) -> usize {
+        match self {
+            Self::Alone | Self::TensorFlow => 1,
+            Self::PyTorch { processes_per_node, .. } => processes_per_node,
+        }
+    }
+}
+
+/// The two budgets of further attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budgets {
+    /// Failures of the training or its set-up after which it is tried again.
+    pub user: i32,
+    /// Failures of machines after which it is tried again.
+    pub infrastructure: i32,
+}
+
+impl ValidRun {
+    /// Checks a Run as an API server returned it.
+    pub fn parse(run: &Run) -> Result<Self, InvalidRun> {
+        let metadata = &run.metadata;
+        let name = metadata.name.clone().unwrap_or_default();
+        let namespace = metadata.namespace.clone().unwrap_or_default();
+        let shown = format!("{namespace}/{name}");
+        let missing = |missing| InvalidRun::NotFromServer { run: shown.clone(), missing };
+        let uid = metadata.uid.clone().ok_or_else(|| missing("uid"))?;
+        let created = metadata.creation_timestamp.as_ref().ok_or_else(|| missing("creationTimestamp"))?.0;
+        if name.is_empty() {
+            return Err(missing("name"));
+        }
+
+        // No `..`: a new field must make somebody decide what it means here.
+        let RunSpec {
+            cluster_ref: ClusterRef { name: cluster },
+            experiment,
+            priority,
+            node_count,
+            container,
+            command,
+            args,
+            environment,
+            distribution,
+            success_policy,
+            max_wall_clock_time,
+            retries: Retries { user, infrastructure },
+            gang_timeout,
+            suspend,
+            cancel,
+            pod_template,
+        } = &run.spec;
+        if !(1..=MAX_NODES).contains(node_count) {
+            return Err(InvalidRun::NodeCount { run: shown, found: *node_count, most: MAX_NODES });
+        }
+        let base = Role {
+            name: RoleName::Worker,
+            count: 0,
+            command: command.clone(),
+            args: args.clone(),
+            environment: environment.clone(),
+        };
+        let processes = match distribution {
+            None => Processes::one_for_each_node(*node_count, base, Wiring::Alone),
+            Some(Distribution { tensorflow: Some(tensorflow), pytorch: None }) => {
+                Processes::tensorflow(&shown, *node_count, tensorflow, &base)?
+            }
+            Some(Distribution { tensorflow: None, pytorch: Some(pytorch) }) => {
+                Processes::pytorch(&shown, *node_count, pytorch, base)?
+            }
+            Some(Distribution { tensorflow: Some(_), pytorch: Some(_) }) => {
+                return Err(InvalidRun::Distribution { run: shown, found: 2 });
+            }
+            Some(Distribution { tensorflow: None, pytorch: None }) => {
+                return Err(InvalidRun::Distribution { run: shown, found: 0 });
+            }
+        };
+        let run = Self {
+            id: RunIdentity { namespace, name, uid },
+            cluster: cluster.clone(),
+            experiment: experiment.clone(),
+            priority: *priority,
+            created,
+            container: container.clone(),
+            pod_template: pod_template.clone().unwrap_or_default(),
+            roles: processes.roles,
+            layout: processes.layout,
+            wiring: processes.wiring,
+            success: *success_policy,
+            limit: SignedDuration::from(*max_wall_clock_time),
+            limit_by_user: *max_wall_clock_time != Duration::from_hours(168),
+            gang_timeout: SignedDuration::from(*gang_timeout),
+            budgets: Budgets { user: *user, infrastructure: *infrastructure },
+            suspend: *suspend,
+            cancel: *cancel,
+        };
+        run.variables_are_free(distribution.as_ref())?;
+        run.annotations_are_free()?;
+        Ok(run)
+    }
+
+    /// What a role runs.
+    pub fn role(&self, name: RoleName) -> Option<&Role> {
+        self.roles.iter().find(|role| role.name == name)
+    }
+
+    /// The name of a process's host, and of its pod in the first attempt: `<run>-<role>-<index>`.
+    pub fn host_name(&self, process: Process) -> String {
+        format!("{}-{}-{}", self.id.name, process.role, process.index)
+    }
+
+    /// The name of a process's pod: its host's name, with the attempt's number from the second one on.
+    pub fn pod_name(&self, process: Process, attempt: i32) -> String {
+        let host = self.host_name(process);
+        if attempt <= 1 { host } else { format!("{host}-a{attempt}") }
+    }
+
+    /// What a process gets of its node, of which this Run has `capacity`.
+    pub fn share(&self, process: Process, capacity: &Capacity) -> Result<ProcessShare, InvalidRun> {
+        let run = self.id.to_string();
+        self.layout.share(process, capacity, self.wiring.programs_per_process()).map_err(
+            |fault| match fault {
+                Unshareable::Accelerators { processes, count, resource } => {
+                    InvalidRun::AcceleratorsDoNotDivide {
+                        run,
+                        processes,
+                        count,
+                        resource,
+                        field: match self.wiring {
+                            Wiring::PyTorch { .. } => "pytorch.processCountPerNode",
+                            Wiring::TensorFlow | Wiring::Alone => "worker.count or nodeCount",
+                        },
+                    }
+                }
+                Unshareable::Cpu { processes } => InvalidRun::NodeTooSmall {
+                    run,
+                    processes,
+                    resource: "cpu",
+                    available: format!("{} thousandths of a cpu", capacity.cpu_millis),
+                },
+                Unshareable::Memory { processes } => InvalidRun::NodeTooSmall {
+                    run,
+                    processes,
+                    resource: "memory",
+                    available: format!("{} bytes", capacity.memory_bytes),
+                },
+            },
+        )
+    }
+
+    /// Whether every process gets its part of nodes that have `capacity` for this Run.
+    pub fn fits(&self, capacity: &Capacity) -> Result<(), InvalidRun> {
+        self.layout.processes().iter().try_for_each(|process| self.share(*process, capacity).map(|_| ()))
+    }
+
+    /// Nothing the user sets has the name of a variable that trainyard sets for the same process.
+    fn variables_are_free(&self, distribution: Option<&Distribution>) -> Result<(), InvalidRun> {
+        let run = || self.id.to_string();
+        let from_template: BTreeSet<&str> =
+            self.pod_template.env.iter().map(|one| one.name.as_str()).collect();
+        for role in &self.roles {
+            let Some(process) = self.layout.processes().iter().find(|process| process.role == role.name)
+            else {
+                continue;
+            };
+            let place_of = |variable: &str| {
+                let own = distribution
+                    .and_then(|one| one.tensorflow.as_ref())
+                    .and_then(|one| written(one, role.name));
+                if own.is_some_and(|own| own.environment.contains_key(variable)) {
+                    format!("distribution.tensorflow.{}.environment", field_of(role.name))
+                } else {
+                    "environment".to_owned()
+                }
+            };
+            for ours in wiring::variables(self, *process, 0) {
+                let place = if role.environment.contains_key(&ours.name) {
+                    place_of(&ours.name)
+                } else if from_template.contains(ours.name.as_str()) {
+                    "podTemplate.env".to_owned()
+                } else {
+                    continue;
+                };
+                let variable = ours.name;
+                return Err(InvalidRun::ReservedVariable { run: run(), place, variable, role: role.name });
+            }
+            if let Some(twice) = role.environment.keys().find(|name| from_template.contains(name.as_str())) {
+                let place = place_of(twice);
+                return Err(InvalidRun::VariableTwice { run: run(), place, variable: twice.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    fn annotations_are_free(&self) -> Result<(), InvalidRun> {
+        let reserved =
+            |key: &str| key.starts_with("trainyard.dev/") || wiring::POD_ANNOTATIONS.contains(&key);
+        match self.pod_template.annotations.keys().find(|key| reserved(key)) {
+            Some(key) => Err(InvalidRun::ReservedAnnotation { run: self.id.to_string(), key: key.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Roles, layout and wiring: what follows from `distribution`.
+struct Processes {
+    roles: Vec<Role>,
+    layout: Layout,
+    wiring: Wiring,
+}
+
+impl Processes {
+    fn one_for_each_node(nodes: i32, base: Role, wiring: Wiring) -> Self {
+        let nodes = nodes as usize;
+        Self { roles: vec![Role { count: nodes, ..base }], layout: Layout::new(nodes, 0, nodes, 0), wiring }
+    }
+
+    fn pytorch(run: &str, nodes: i32, pytorch: &PyTorch, base: Role) -> Result<Self, InvalidRun> {
+        let PyTorch { process_count_per_node, backend } = pytorch;
+        let field = "pytorch.processCountPerNode";
+        in_range(run, field, *process_count_per_node, 1, MAX_PROCESSES_PER_NODE)?;
+        let wiring =
+            Wiring::PyTorch { processes_per_node: *process_count_per_node as usize, backend: *backend };
+        Ok(Self::one_for_each_node(nodes, base, wiring))
+    }
+
+    fn tensorflow(run: &str, nodes: i32, tensorflow: &TensorFlow, base: &Role) -> Result<Self, InvalidRun> {
+        let chiefs = tensorflow.chief_count();
+        let workers = tensorflow.worker_count(nodes);
+        let servers = tensorflow.parameter_server_count();
+        in_range(run, "tensorflow.chief.count", chiefs, 0, 1)?;
+        in_range(
+            run,
+            "tensorflow.worker.count",
+            workers,
+            0,
+            MAX_WORKERS.min(nodes * MAX_PROCESSES_PER_NODE),
+        )?;
+        in_range(run, "tensorflow.parameterServer.count", servers, 0, MAX_WORKERS)?;
+        let (nodes, chiefs, workers, servers) =
+            (nodes as usize, chiefs as usize, workers as usize, servers as usize);
+        if chiefs + workers < nodes {
+            return Err(InvalidRun::IdleNodes { run: run.to_owned(), processes: chiefs + workers, nodes });
+        }
+        if servers > nodes {
+            return Err(InvalidRun::TooManyParameterServers { run: run.to_owned(), servers, nodes });
+        }
+        let roles =
+            [(RoleName::Chief, chiefs), (RoleName::Worker, workers), (RoleName::ParameterServer, servers)]
+                .into_iter()
+                .filter(|(_, count)| *count > 0)
+                .map(|(name, count)| base.overruled_by(name, count, written(tensorflow, name)))
+                .collect();
+        Ok(Self { roles, layout: Layout::new(nodes, chiefs, workers, servers), wiring: Wiring::TensorFlow })
+    }
+}
+
+impl Role {
+    fn overruled_by(&self, name: RoleName, count: usize, written: Option<&TensorFlowRole>) -> Self {
+        let mut role = Self { name, count, ..self.clone() };
+        if let Some(TensorFlowRole { count: _, command, args, environment }) = written {
+            if let Some(command) = command {
+                role.command.clone_from(command);
+            }
+            if let Some(args) = args {
+                role.args.clone_from(args);
+            }
+            role.environment.extend(environment.clone());
+        }
+        role
+    }
+}
+
+fn written(tensorflow: &TensorFlow, role: RoleName) -> Option<&TensorFlowRole> {
+    match role {
+        RoleName::Chief => tensorflow.chief.as_ref(),
+        RoleName::Worker => tensorflow.worker.as_ref(),
+        RoleName::ParameterServer => tensorflow.parameter_server.as_ref(),
+    }
+}
+
+fn field_of(role: RoleName) -> &'static str {
+    match role {
+        RoleName::Chief => "chief",
+        RoleName::Worker => "worker",
+        RoleName::ParameterServer => "parameterServer",
+    }
+}
+
+fn in_range(run: &str, field: &'static str, found: i32, least: i32, most: i32) -> Result<(), InvalidRun> {
+    if (least..=most).contains(&found) {
+        Ok(())
+    } else {
+        Err(InvalidRun::Count { run: run.to_owned(), field, found, least, most })
+    }
+}
+
+/// Whether the planner may see the Run: the API server would take its pods, or cannot say before they are made.
+///
+/// Before the run controller has looked at it there is no such condition, and the Run is not accepted. A Run in a
+/// terminal phase never is.
+pub fn is_accepted(status: &RunStatus) -> bool {
+    let terminal = status.phase.is_some_and(RunPhase::is_terminal);
+    !terminal
+        && conditions::find(&status.conditions, RunCondition::Accepted)
+            .is_some_and(|condition| condition.status != ConditionStatus::False)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn run(spec: Value) -> Run {
+        let mut whole =
+            json!({"clusterRef": {"name": "nc6"}, "container": {"image": "registry.example/mnist:1"}});
+        if let (Some(whole), Value::Object(spec)) = (whole.as_object_mut(), spec) {
+            whole.extend(spec);
+        }
+        serde_json::from_value(json!({
+            "apiVersion": "trainyard.dev/v1alpha1", "kind": "Run",
+            "metadata": {"name": "r1", "namespace": "ml", "uid": "u1", "creationTimestamp": "2030-01-01T00:00:00Z"},
+            "spec": whole,
+        }))
+        .expect("a Run as users write it")
+    }
+
+    fn parsed(spec: Value) -> ValidRun {
+        ValidRun::parse(&run(spec)).expect("a valid Run")
+    }
+
+    fn machine(gpus: i64) -> Capacity {
+        Capacity {
+            cpu_millis: 8000,
+            memory_bytes: 16 << 30,
+            accelerators: [("nvidia.com/gpu".to_owned(), gpus)].into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn the_shortest_run_is_one_worker_with_all_defaults() {
+        let run = parsed(json!({}));
+        assert_eq!(run.layout.processes().len(), 1);
+        assert_eq!(run.roles[0].name, RoleName::Worker);
+        assert_eq!((run.budgets.user, run.budgets.infrastructure), (0, 10));
+        assert_eq!((run.limit, run.limit_by_user), (SignedDuration::from_hours(168), false));
+        assert_eq!(run.pod_name(run.layout.primary(), 1), "r1-worker-0");
+        assert_eq!(run.pod_name(run.layout.primary(), 2), "r1-worker-0-a2");
+        assert_eq!(run.host_name(run.layout.primary()), "r1-worker-0");
+    }
+
+    #[test]
+    fn a_written_limit_is_the_users() {
+        assert!(parsed(json!({"maxWallClockTime": "2h"})).limit_by_user);
+        assert!(!parsed(json!({"maxWallClockTime": "168h"})).limit_by_user);
+    }
+
+    #[test]
+    fn a_role_overrules_command_args_and_single_variables() {
+        let run = parsed(json!({
+            "command": ["python", "train.py"], "args": ["--all"], "environment": {"A": "run", "B": "run"},
+            "distribution": {"tensorflow": {
+                "chief": {"args": ["--chief"]},
+                "parameterServer": {"command": ["python", "ps.py"], "environment": {"B": "ps"}},
+            }},
+            "nodeCount": 2,
+        }));
+        let [chief, worker, server] = run.roles.as_slice() else { panic!("three roles: {:?}", run.roles) };
+        assert_eq!(
+            (chief.args.as_slice(), chief.command.len(), chief.count),
+            (["--chief".to_owned()].as_slice(), 2, 1)
+        );
+        assert_eq!((worker.args.as_slice(), worker.count), (["--all".to_owned()].as_slice(), 1));
+        assert_eq!(server.command[1], "ps.py");
+        assert_eq!((server.environment["A"].as_str(), server.environment["B"].as_str()), ("run", "ps"));
+    }
+
+    #[rstest]
+    #[case(json!({"nodeCount": 0}), "spec.nodeCount is 0, expected 1 to 1000")]
+    #[case(json!({"distribution": {}}), "has 0 of tensorflow and pytorch")]
+    #[case(json!({"distribution": {"tensorflow": {}, "pytorch": {}}}), "has 2 of tensorflow and pytorch")]
+    #[case(json!({"distribution": {"tensorflow": {"chief": {"count": 2}}}}), "chief.count is 2, expected 0 to 1")]
+    #[case(json!({"distribution": {"tensorflow": {"worker": {"count": 17}}}}), "worker.count is 17, expected 0 to 16")]
+    #[case(json!({"nodeCount": 3, "distribution": {"tensorflow": {"worker": {"count": 2}}}}), "2 together, expected at least nodeCount, which is 3")]
+    #[case(json!({"distribution": {"tensorflow": {"parameterServer": {"count": 2}}}}), "parameterServer.count is 2, expected at most nodeCount, which is 1")]
+    #[case(json!({"distribution": {"pytorch": {"processCountPerNode": 0}}}), "processCountPerNode is 0, expected 1 to 16")]
+    #[case(json!({"environment": {"AZ_BATCHAI_TASK_INDEX": "1"}}), "environment sets AZ_BATCHAI_TASK_INDEX, which trainyard sets itself for the worker")]
+    #[case(json!({"nodeCount": 2, "distribution": {"tensorflow": {}}, "podTemplate": {"env": [{"name": "TF_CONFIG", "value": "{}"}]}}), "podTemplate.env sets TF_CONFIG")]
+    #[case(json!({"distribution": {"pytorch": {}}, "environment": {"PET_NNODES": "2"}}), "environment sets PET_NNODES")]
+    #[case(json!({"distribution": {"tensorflow": {"parameterServer": {"environment": {"NVIDIA_VISIBLE_DEVICES": "all"}}}}}), "distribution.tensorflow.parameterServer.environment sets NVIDIA_VISIBLE_DEVICES")]
+    #[case(json!({"distribution": {"tensorflow": {"worker": {"environment": {"A": "1"}}}}, "podTemplate": {"env": [{"name": "A", "value": "2"}]}}), "A is set in podTemplate.env and in distribution.tensorflow.worker.environment")]
+    #[case(json!({"podTemplate": {"annotations": {"karpenter.sh/do-not-disrupt": "false"}}}), "podTemplate.annotations sets karpenter.sh/do-not-disrupt")]
+    #[case(json!({"podTemplate": {"annotations": {"trainyard.dev/x": ""}}}), "podTemplate.annotations sets trainyard.dev/x")]
+    fn what_is_wrong_is_named_with_value_and_expectation(#[case] spec: Value, #[case] expected: &str) {
+        let message = ValidRun::parse(&run(spec)).expect_err("an invalid Run").to_string();
+        assert!(message.starts_with("Run ml/r1: ") && message.contains(expected), "{message}");
+    }
+
+    #[test]
+    fn a_variable_of_another_distribution_is_free() {
+        parsed(json!({"environment": {"TF_CONFIG": "{}", "MASTER_ADDR": "me"}}));
+        parsed(
+            json!({"distribution": {"tensorflow": {}}, "environment": {"RANK": "0", "PYTHONUNBUFFERED": "0"}}),
+        );
+    }
+
+    #[test]
+    fn accelerators_that_do_not_divide_are_refused_with_both_numbers() {
+        let three = parsed(json!({"distribution": {"tensorflow": {"worker": {"count": 3}}}}));
+        let message = three.fits(&machine(4)).expect_err("3 does not divide 4").to_string();
+        assert!(
+            message.contains("3 processes on one node cannot share its 4 nvidia.com/gpu equally"),
+            "{message}"
+        );
+        three.fits(&machine(6)).expect("3 divides 6");
+        let torch = parsed(json!({"distribution": {"pytorch": {"processCountPerNode": 8}}}));
+        let message = torch.fits(&machine(4)).expect_err("8 does not divide 4").to_string();
+        assert!(
+            message.contains("8 processes") && message.contains("pytorch.processCountPerNode"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_machine_smaller_than_its_processes_is_named() {
+        let two = parsed(json!({"distribution": {"tensorflow": {"worker": {"count": 2}}}}));
+        let tiny = Capacity { cpu_millis: 1, memory_bytes: 1 << 30, ..Capacity::default() };
+        let message = two.fits(&tiny).expect_err("one thousandth for two").to_string();
+        assert!(message.contains("no cpu of the node's 1 thousandths"), "{message}");
+    }
+
+    #[test]
+    fn a_run_is_accepted_once_looked_at_and_not_refused() {
+        let now = Timestamp::UNIX_EPOCH;
+        let with = |status| {
+            let condition =
+                trainyard_api::conditions::Condition::new(RunCondition::Accepted, status, "R", "", now);
+            RunStatus { conditions: vec![condition], ..RunStatus::default() }
+        };
+        assert!(!is_accepted(&RunStatus::default()));
+        assert!(is_accepted(&with(ConditionStatus::True)) && is_accepted(&with(ConditionStatus::Unknown)));
+        assert!(!is_accepted(&with(ConditionStatus::False)));
+        assert!(!is_accepted(&RunStatus { phase: Some(RunPhase::Completed), ..with(ConditionStatus::True) }));
+    }
+}

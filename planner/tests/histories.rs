@@ -1,0 +1,288 @@
+//! Whole histories: users, machines and controllers act in any order, plans are made of old snapshots and carried out
+//! halfway. Whatever happens, no node is given twice or destroyed under its run; and when it stops happening, everything
+//! wanted is reached and kept.
+#![allow(clippy::unwrap_used)]
+
+mod fixture;
+mod world;
+
+use jiff::SignedDuration;
+use proptest::prelude::*;
+use trainyard_planner::{
+    DirectiveKind, FailureCause, Lifetime, Machine, Placement, Priority, Progress, Snapshot, WaitReason,
+    Zone, check, plan,
+};
+
+use fixture::at;
+use world::World;
+use world::executor::Executor;
+
+/// Something that happens. Numbers choose among what there is.
+#[derive(Clone, Debug)]
+enum Event {
+    Submit { nodes: i64, priority: Priority, limit: Option<i64> },
+    Withdraw(usize),
+    Vanish(usize),
+    Prioritise(usize, Priority),
+    Maximum(i64),
+    Minimum(i64),
+    IdleTimeout(i64),
+    DeleteCluster,
+    Boot(usize),
+    Refuse(usize, FailureCause),
+    Break(usize, FailureCause),
+    Silence(usize),
+    Recover(usize),
+    DeleteNode(usize),
+    Destroyed(usize),
+    Launch(usize),
+    End(usize),
+    PodsGone(usize),
+}
+
+/// One step: time passes, something happens, and the controller plans from what it saw `stale` steps ago and crashes
+/// after `writes`.
+#[derive(Clone, Debug)]
+struct Step {
+    seconds: i64,
+    event: Event,
+    stale: usize,
+    writes: usize,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let any = 0usize..6;
+    let priority = || prop_oneof![Just(Priority::Low), Just(Priority::Normal), Just(Priority::High)];
+    let refusal =
+        prop_oneof![Just(FailureCause::StockOut), Just(FailureCause::Quota), Just(FailureCause::Timeout)];
+    let fault =
+        prop_oneof![Just(FailureCause::Lost), Just(FailureCause::Preempted), Just(FailureCause::Unusable)];
+    prop_oneof![
+        6 => (1i64..5, priority(), prop::option::of(1i64..90))
+            .prop_map(|(nodes, priority, limit)| Event::Submit { nodes, priority, limit }),
+        1 => any.clone().prop_map(Event::Withdraw),
+        1 => any.clone().prop_map(Event::Vanish),
+        1 => (any.clone(), priority()).prop_map(|(run, priority)| Event::Prioritise(run, priority)),
+        1 => (0i64..6).prop_map(Event::Maximum),
+        1 => (0i64..3).prop_map(Event::Minimum),
+        1 => (0i64..10).prop_map(Event::IdleTimeout),
+        // Rare, for it is the end of a history.
+        1 => (0usize..8).prop_map(|die| if die == 0 { Event::DeleteCluster } else { Event::Boot(die) }),
+        8 => any.clone().prop_map(Event::Boot),
+        2 => (any.clone(), refusal).prop_map(|(node, cause)| Event::Refuse(node, cause)),
+        2 => (any.clone(), fault).prop_map(|(node, cause)| Event::Break(node, cause)),
+        1 => any.clone().prop_map(Event::Silence),
+        1 => any.clone().prop_map(Event::Recover),
+        1 => any.clone().prop_map(Event::DeleteNode),
+        4 => any.clone().prop_map(Event::Destroyed),
+        6 => any.clone().prop_map(Event::Launch),
+        3 => any.clone().prop_map(Event::End),
+        3 => any.prop_map(Event::PodsGone),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let stale = prop_oneof![6 => Just(0usize), 2 => 1usize..4];
+    let writes = prop_oneof![4 => Just(usize::MAX), 1 => 0usize..6];
+    let seconds = prop_oneof![2 => 0i64..20, 2 => 20i64..400, 1 => 400i64..4_000];
+    (seconds, event(), stale, writes).prop_map(|(seconds, event, stale, writes)| Step {
+        seconds,
+        event,
+        stale,
+        writes,
+    })
+}
+
+fn happen(world: &mut World, event: &Event) {
+    let ordinal = |world: &World, number: &usize, machines: &[Machine]| {
+        let fit: Vec<_> = world.live.nodes.iter().filter(|node| machines.contains(&node.machine)).collect();
+        (!fit.is_empty()).then(|| fit[number % fit.len()].ordinal)
+    };
+    let waiting = |world: &World, number: &usize| {
+        let queued = &world.live.queued;
+        (!queued.is_empty()).then(|| queued[number % queued.len()].id.name.clone())
+    };
+    let live = |world: &World, number: &usize| {
+        let active = &world.live.active;
+        (!active.is_empty()).then(|| active[number % active.len()].id.name.clone())
+    };
+    let there = [Machine::Ready, Machine::NotReady];
+    match event {
+        Event::Submit { nodes, priority, limit } => {
+            let name = format!("r{}", world.runs.len());
+            world.submit(&name, |run| {
+                (run.node_count, run.priority) = (*nodes, *priority);
+                run.user_limit = limit.map(SignedDuration::from_mins);
+            });
+        }
+        Event::Withdraw(run) => waiting(world, run).into_iter().for_each(|run| world.withdraw(&run)),
+        Event::Vanish(run) => waiting(world, run).into_iter().for_each(|run| world.vanish(&run)),
+        Event::Prioritise(run, priority) => {
+            waiting(world, run).into_iter().for_each(|run| world.queued(&run).unwrap().priority = *priority);
+        }
+        Event::Maximum(count) => {
+            world.live.policy.max_nodes = *count;
+            world.live.policy.min_nodes = world.live.policy.min_nodes.min(*count);
+        }
+        Event::Minimum(count) => world.live.policy.min_nodes = (*count).min(world.live.policy.max_nodes),
+        Event::IdleTimeout(minutes) => world.live.policy.idle_timeout = SignedDuration::from_mins(*minutes),
+        Event::DeleteCluster => world.live.lifetime = Lifetime::Deleting,
+        Event::Boot(node) => {
+            ordinal(world, node, &[Machine::Coming]).into_iter().for_each(|node| world.ready(node));
+        }
+        Event::Refuse(node, cause) => ordinal(world, node, &[Machine::Coming])
+            .into_iter()
+            .for_each(|node| world.fail(node, *cause, Machine::Failed)),
+        Event::Break(node, cause) => {
+            let after = if *cause == FailureCause::Unusable { Machine::Failed } else { Machine::Gone };
+            ordinal(world, node, &there).into_iter().for_each(|node| world.fail(node, *cause, after));
+        }
+        Event::Silence(node) => ordinal(world, node, &[Machine::Ready])
+            .into_iter()
+            .for_each(|node| world.node(node).unwrap().machine = Machine::NotReady),
+        Event::Recover(node) => ordinal(world, node, &[Machine::NotReady])
+            .into_iter()
+            .for_each(|node| world.node(node).unwrap().machine = Machine::Ready),
+        Event::DeleteNode(node) => {
+            ordinal(world, node, &there)
+                .into_iter()
+                .for_each(|node| world.node(node).unwrap().deleted = true);
+        }
+        Event::Destroyed(number) => {
+            let released: Vec<_> =
+                world.live.nodes.iter().filter(|node| node.released).map(|node| node.ordinal).collect();
+            if !released.is_empty() {
+                world.node(released[number % released.len()]).unwrap().machine = Machine::Gone;
+            }
+        }
+        Event::Launch(run) => live(world, run).into_iter().for_each(|run| world.launch_if_whole(&run)),
+        Event::End(run) => live(world, run).into_iter().for_each(|run| world.ending(&run)),
+        Event::PodsGone(run) => live(world, run).into_iter().for_each(|run| answer(world, &run)),
+    }
+}
+
+/// The run controller finishes an ended or told attempt.
+fn answer(world: &mut World, name: &str) {
+    let Some(run) = world.active(name) else { return };
+    let kind = run.directive.map(|directive| directive.kind);
+    match (kind, run.progress) {
+        (Some(DirectiveKind::Stop | DirectiveKind::Requeue), _) => world.requeue(name),
+        (Some(DirectiveKind::Fail), _) | (None, Progress::Ended) => world.finish(name),
+        (None, _) => {}
+    }
+}
+
+/// Some time after a plan, at which nothing may be new unless it said so.
+const LATER: SignedDuration = SignedDuration::from_secs(77);
+
+/// Plans from what was seen and carries it out as far as it goes. A fresh plan keeps every promise.
+fn control(world: &mut World, seen: Snapshot, writes: usize) -> Result<(), TestCaseError> {
+    let made = plan(&seen, world.now);
+    prop_assert_eq!(check::violation(&seen, world.now, &made), None);
+    prop_assert_eq!(check::planning_again_changes_nothing(&seen, world.now, &made), Ok(()));
+    for time in
+        made.wake_at.map(|wake| wake - SignedDuration::from_nanos(1)).into_iter().chain([world.now + LATER])
+    {
+        prop_assert_eq!(check::wake_is_honest(&seen, world.now, &made, time), Ok(()));
+    }
+    _ = Executor::new(world, seen, writes).carry_out(&made);
+    prop_assert_eq!(world.is_safe(), Ok(()));
+    Ok(())
+}
+
+fn begin(zones: bool) -> World {
+    let mut world = World::new(at("12:00"));
+    if zones {
+        world.live.policy.placement = Placement::SameZone(vec![Zone("a".into()), Zone("b".into())]);
+    }
+    world
+}
+
+fn live_through(world: &mut World, steps: &[Step]) -> Result<(), TestCaseError> {
+    let mut past: Vec<Snapshot> = vec![world.live.clone()];
+    for step in steps {
+        world.now += SignedDuration::from_secs(step.seconds);
+        happen(world, &step.event);
+        prop_assert_eq!(world.is_safe(), Ok(()));
+        past.push(world.live.clone());
+        let seen = past[past.len().saturating_sub(1 + step.stale)].clone();
+        control(world, seen, step.writes)?;
+        if world.live.lifetime == Lifetime::Gone {
+            break;
+        }
+        past.push(world.live.clone());
+    }
+    Ok(())
+}
+
+/// Nothing goes wrong any more: machines boot and vanish when told, attempts start, run and end.
+fn settle(world: &mut World) -> Result<(), TestCaseError> {
+    for _ in 0..400 {
+        for node in &mut world.live.nodes {
+            match node.machine {
+                Machine::Coming | Machine::NotReady if !node.released && node.failure.is_none() => {
+                    node.machine = Machine::Ready;
+                    node.first_ready.get_or_insert(world.now);
+                }
+                _ if node.released => node.machine = Machine::Gone,
+                _ => {}
+            }
+        }
+        let names: Vec<_> = world.live.active.iter().map(|run| run.id.name.clone()).collect();
+        for name in names {
+            let progress = world.active(&name).unwrap().progress;
+            match progress {
+                _ if world.active(&name).unwrap().directive.is_some() => answer(world, &name),
+                Progress::Allocated => world.launch_if_whole(&name),
+                Progress::Launched => world.ending(&name),
+                Progress::Ended => world.finish(&name),
+            }
+        }
+        let seen = world.live.clone();
+        let made = plan(&seen, world.now);
+        control(world, seen.clone(), usize::MAX)?;
+        if world.live.lifetime == Lifetime::Gone {
+            return Ok(());
+        }
+        if world.live == seen && world.live.active.is_empty() {
+            match made.wake_at {
+                Some(wake) => world.now = wake,
+                None => return Ok(()),
+            }
+        } else {
+            world.now += SignedDuration::from_secs(5);
+        }
+    }
+    Err(TestCaseError::fail(format!("never at rest: {}", plan(&world.live, world.now))))
+}
+
+fn is_as_wanted(world: &World) -> Result<(), TestCaseError> {
+    let rest = plan(&world.live, world.now);
+    if world.live.lifetime != Lifetime::Wanted {
+        prop_assert_eq!(world.live.nodes.len(), 0, "{}", rest);
+        return Ok(());
+    }
+    prop_assert_eq!(rest.all_actions().count(), 0, "{}", rest);
+    prop_assert_eq!(world.live.nodes.len() as i64, world.live.policy.min_nodes, "{}", rest);
+    let impossible = |run: &trainyard_planner::RunReport| run.reason() == WaitReason::ExceedsMaxNodes;
+    prop_assert!(rest.report.runs.iter().all(impossible), "{}", rest);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config({
+        let default = ProptestConfig::default();
+        let cases = default.cases.max(300);
+        ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 3_000, ..default }
+    })]
+
+    #[test]
+    fn whatever_happens_is_safe_and_settles(zones in any::<bool>(), steps in prop::collection::vec(step(), 1..40)) {
+        let mut world = begin(zones);
+        live_through(&mut world, &steps)?;
+        if world.live.lifetime != Lifetime::Gone {
+            settle(&mut world)?;
+            is_as_wanted(&world)?;
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! An attempt, from the answer to its allocation until its pods are gone.
+
+use trainyard_api::Time;
+use trainyard_api::conditions::{ConditionStatus, RunCondition};
+use trainyard_api::distribution::RoleName;
+use trainyard_api::run_status::{Allocation, Attempt, AttemptCause, RoleStatus, RunPhase, RunReason};
+use trainyard_model::run::{Process, ValidRun};
+
+use super::draft::Draft;
+use super::verdict::{self, End, Members};
+use super::{Case, Decision, Step, queued};
+use crate::controllers::run::facts::{PodFacts, Progress};
+use crate::controllers::run::observe::Refused;
+use crate::resources::pod::{self, Binding, Machine};
+
+/// How long to wait for the Cluster's word about an allocation whose claims are not on every node. It comes as a change
+/// of the Run; this is only in case it was missed.
+const LOOK_AGAIN: jiff::SignedDuration = jiff::SignedDuration::from_secs(30);
+
+/// Answers an allocation that has no attempt yet; true when it did. An attempt that nobody wants any more is answered as
+/// ended, so that its claims become free.
+pub fn answer(case: &Case<'_>, draft: &mut Draft) -> bool {
+    let Some(Allocation { attempt: number, nodes, directive }) = draft.status.allocation.clone() else { return false };
+    if draft.status.attempts.last().is_some_and(|last| last.number >= number) {
+        return false;
+    }
+    let node_count = nodes.len() as i32;
+    draft.status.attempts.push(Attempt { number, node_count, ..Attempt::default() });
+    draft.status.totals.get_or_insert_default().attempts += 1;
+    draft.status.exit_code = None;
+    draft.status.start_time = None;
+    let cancelled = draft.is_cancelled();
+    if draft.is_terminal() {
+        draft.end(number, End::plain(AttemptCause::NotStarted, "the Run was over before it started"));
+    } else if let Some(end) = verdict::withdrawn(case, directive.as_ref(), cancelled) {
+        draft.end(number, end);
+    } else if let Err(invalid) = case.valid {
+        draft.end(number, End::plain(AttemptCause::Setup, invalid.to_string()));
+    } else {
+        let text = format!("attempt {number}: creating its pods on {node_count} node(s)");
+        draft.set_phase(RunPhase::Preparing, RunReason::CreatingPods, text);
+        draft.set_condition(RunCondition::Allocated, ConditionStatus::True, "Allocated", "");
+        draft.unset_condition(RunCondition::Started, "NewAttempt");
+        draft.unset_condition(RunCondition::Suspended, "Resumed");
+        draft.status.roles = case.valid.map(|run| roles(run, &[])).unwrap_or_default();
+    }
+    true
+}
+
+/// A live attempt: starts it, follows it, ends it.
+pub fn go_on(case: &Case<'_>, draft: Draft) -> Decision {
+    let Some(attempt) = draft.unfreed().cloned() else { return Decision::default() };
+    let run = match case.valid {
+        Ok(run) => run,
+        // It was valid when it was answered, so an older or newer version wrote it; it cannot be started, and what
+        // runs cannot be judged.
+        Err(invalid) => return ended(draft, &attempt, End::plain(AttemptCause::Setup, invalid.to_string())),
+    };
+    let pods = case.pods_of(attempt.number);
+    let members = members(case, run, attempt.number, pods);
+    match &attempt.launched {
+        None => start(case, run, draft, &attempt, &members),
+        Some(Time(launched)) => follow(case, run, draft, &attempt, *launched, &members),
+    }
+}
+
+/// The processes of the attempt with their pods. Only a pod that has the expected name and is owned by this Run counts.
+fn members<'a>(
+    case: &Case<'a>,
+    run: &ValidRun,
+    attempt: i32,
+    pods: impl Iterator<Item = &'a PodFacts>,
+) -> Vec<(Process, Option<&'a PodFacts>)> {
+    let owned: std::collections::BTreeMap<&str, &PodFacts> = pods
+        .filter(|pod| pod.owner_uid.as_deref() == Some(case.uid))
+        .map(|pod| (pod.seen.name.as_str(), pod))
+        .collect();
+    run.layout
+        .processes()
+        .iter()
+        .map(|process| (*process, owned.get(run.pod_name(*process, attempt).as_str()).copied()))
+        .collect()
+}
+
+fn ended(mut draft: Draft, attempt: &Attempt, end: End) -> Decision {
+    draft.end(attempt.number, end);
+    draft.write()
+}
+
+/// Before the launch: creates what is missing, looks at the claims, launches.
+fn start(case: &Case<'_>, run: &ValidRun, draft: Draft, attempt: &Attempt, members: &Members<'_>) -> Decision {
+    let number = attempt.number;
+    let Some(allocation) = draft.status.allocation.clone().filter(|one| one.attempt == number) else {
+        // Its allocation was overwritten, so the claims are another attempt's.
+        let end = End::plain(AttemptCause::NotStarted, "its allocation was replaced before it started");
+        return ended(draft, attempt, end);
+    };
+    let cancelled = draft.is_cancelled();
+    if let Some(end) = verdict::withdrawn(case, allocation.directive.as_ref(), cancelled) {
+        return ended(draft, attempt, end);
+    }
+    if let Some(refusal) = case.seen.refusals.first() {
+        if refusal.why == Refused::NamespaceTerminating {
+            // The Run is about to go with its namespace; there is nothing to record that anybody would read.
+            return draft.write_or_wait(Some(case.now + LOOK_AGAIN));
+        }
+        let text = format!("{} could not be created: {}", refusal.name, refusal.message);
+        let cause = match refusal.why {
+            Refused::Quota => AttemptCause::NamespaceQuota,
+            Refused::Policy | Refused::NameTaken | Refused::NamespaceTerminating => AttemptCause::Setup,
+        };
+        let end = End { culprit: Some(refusal.name.clone()), ..End::plain(cause, text) };
+        return ended(draft, attempt, end);
+    }
+
+    // A pod that somebody deletes before the launch is let go, and made again when it is gone.
+    let dying: Vec<Step> = members
+        .iter()
+        .filter_map(|(_, pod)| *pod)
+        .filter(|pod| (pod.deleting || pod.finished) && (pod.has_finalizer() || !pod.deleting))
+        .map(|pod| Step::StopPod { pod: pod.clone(), release: pod.has_finalizer(), delete: !pod.deleting })
+        .collect();
+    if !dying.is_empty() {
+        return Decision::steps(dying);
+    }
+    if members.iter().filter_map(|(_, pod)| *pod).any(|pod| pod.deleting) {
+        return draft.write();
+    }
+
+    // What the pods are made from: the claim on every node, and that its Node is the one that was allocated.
+    let look = |draft: Draft| {
+        if case.seen.nodes_are_live {
+            draft.write_or_wait(Some(case.now + LOOK_AGAIN))
+        } else {
+            Decision::steps(vec![Step::ReadNodes])
+        }
+    };
+    let mut machines = Vec::new();
+    for allocated in &allocation.nodes {
+        let node = case.seen.nodes.get(&allocated.name);
+        let Some((node, claim)) = node.and_then(|node| Some((node, node.claim(case.uid, number)?))) else {
+            return look(draft);
+        };
+        if node.node_uid.as_deref() != Some(allocated.node_uid.as_str()) || node.lost {
+            if !case.seen.nodes_are_live {
+                return Decision::steps(vec![Step::ReadNodes]);
+            }
+            let text = format!("node {} is not the machine that was allocated any more", allocated.name);
+            let end = End { culprit: Some(allocated.name.clone()), ..End::plain(AttemptCause::NotStarted, text) };
+            return ended(draft, attempt, end);
+        }
+        machines.push(Machine {
+            binding: Binding::Node(allocated.node_name.clone()),
+            cluster: node.cluster.clone(),
+            taint: Some(node.taint.clone()),
+            tolerations: node.tolerations.clone(),
+            share: claim.share.clone(),
+        });
+    }
+
+    let mut steps = Vec::new();
+    if run.layout.processes().len() > 1 && case.seen.service_for != Some(number) {
+        steps.push(Step::EnsureService { attempt: number });
+    }
+    for (process, _) in members.iter().filter(|(_, pod)| pod.is_none()) {
+        let built = machines
+            .get(process.node)
+            .ok_or_else(|| format!("allocation {number} has no node for {}", run.host_name(*process)))
+            .and_then(|machine| pod::pod(run, number, *process, machine).map_err(|invalid| invalid.to_string()));
+        match built {
+            Ok(pod) => steps.push(Step::CreatePod(Box::new(pod))),
+            Err(message) => return ended(draft, attempt, End::plain(AttemptCause::Setup, message)),
+        }
+    }
+    if !steps.is_empty() {
+        return Decision::steps(steps);
+    }
+    // All pods are there. The claims above may come from a cache; the launch needs them from the API server, read after
+    // the last pod was made. The Run itself needs no read of its own: the write below carries the version that all of
+    // this was decided on, so it fails if anything about the Run (its allocation, directive, wishes, deletion) changed.
+    // And claims of an allocation that is unchanged and not ended are never dropped, so it does not matter that they
+    // are read one by one, or a moment before the write.
+    if !case.seen.nodes_are_live {
+        return Decision::steps(vec![Step::ReadNodes]);
+    }
+    launch(case, run, draft, number, members)
+}
+
+fn launch(case: &Case<'_>, run: &ValidRun, mut draft: Draft, number: i32, members: &Members<'_>) -> Decision {
+    if let Some(attempt) = draft.attempt_mut(number) {
+        attempt.launched = Some(Time(case.now));
+    }
+    let text = format!("attempt {number}: waiting for its containers to start");
+    draft.set_phase(RunPhase::Preparing, RunReason::StartingContainers, text);
+    draft.set_condition(RunCondition::Started, ConditionStatus::True, "Launched", "");
+    draft.status.roles = roles(run, members);
+    draft.write()
+}
+
+/// After the launch: removes gates, and waits for the end.
+fn follow(
+    case: &Case<'_>,
+    run: &ValidRun,
+    mut draft: Draft,
+    attempt: &Attempt,
+    launched: jiff::Timestamp,
+    members: &Members<'_>,
+) -> Decision {
+    let cancelled = draft.is_cancelled();
+    if let Some(end) = verdict::of_launched(case, run, attempt, launched, members, cancelled) {
+        draft.status.roles = roles(run, members);
+        return ended(draft, attempt, end);
+    }
+    let mut steps: Vec<Step> = members
+        .iter()
+        .filter_map(|(_, pod)| *pod)
+        .filter(|pod| pod.gate.is_some() && !pod.deleting)
+        .map(|pod| Step::RemoveGate(pod.clone()))
+        .collect();
+    if members.iter().any(|(_, pod)| pod.is_none()) {
+        steps.push(Step::ListPods);
+    }
+    if !case.seen.nodes_are_live && case.has_unknown_node() {
+        steps.push(Step::ReadNodes);
+    }
+    if !steps.is_empty() {
+        return Decision::steps(steps);
+    }
+    let all_started = members.iter().all(|(_, pod)| pod.is_some_and(|pod| pod.progress.has_started()));
+    // One write when all run, none for each of them.
+    if all_started && attempt.start_time.is_none() {
+        let since = members.iter().filter_map(|(_, pod)| started(pod.as_ref()?)).max().unwrap_or(case.now);
+        if let Some(attempt) = draft.attempt_mut(attempt.number) {
+            attempt.start_time = Some(Time(since));
+        }
+        draft.status.start_time = Some(Time(since));
+        draft.status.roles = roles(run, members);
+        let text = format!("attempt {}: {} process(es) running", attempt.number, members.len());
+        draft.set_phase(RunPhase::Running, RunReason::ContainersRunning, text);
+    }
+    draft.write_or_wait(Some(verdict::next_look(case, run, launched, members)))
+}
+
+fn started(pod: &PodFacts) -> Option<jiff::Timestamp> {
+    match &pod.progress {
+        Progress::Running { since } => *since,
+        Progress::Exited { started, .. } => *started,
+        Progress::Waiting { .. } | Progress::Broken { .. } => None,
+    }
+}
+
+/// An ended attempt: its pods have been told to stop; it is free when a live list shows none that runs.
+pub fn free(case: &Case<'_>, mut draft: Draft) -> Decision {
+    let unfreed: Vec<i32> = draft
+        .status
+        .attempts
+        .iter()
+        .filter(|attempt| attempt.cause.is_some() && !attempt.pods_gone)
+        .map(|attempt| attempt.number)
+        .collect();
+    let holds = |number: i32| case.pods_of(number).any(|pod| !pod.finished && !case.is_on_lost_node(pod));
+    if unfreed.iter().any(|number| holds(*number)) {
+        // A ClusterNode that the cache does not show may be gone, and with it whatever would stop the pod.
+        let unknown = !case.seen.nodes_are_live && case.has_unknown_node();
+        return if unknown { Decision::steps(vec![Step::ReadNodes]) } else { draft.write() };
+    }
+    if !case.seen.pods_are_live {
+        return Decision::steps(vec![Step::ListPods]);
+    }
+    for number in unfreed {
+        if let Some(attempt) = draft.attempt_mut(number) {
+            attempt.pods_gone = true;
+        }
+    }
+    match draft.unfreed() {
+        // A later attempt waited for this one.
+        Some(_) => draft.write(),
+        None => queued::go_on(case, draft),
+    }
+}
+
+/// Processes by role. Written together with something else, never for themselves.
+fn roles(run: &ValidRun, members: &Members<'_>) -> Vec<RoleStatus> {
+    let count = |role: RoleName, of: fn(&Progress) -> bool| {
+        let pods = members.iter().filter(|(process, _)| process.role == role).filter_map(|(_, pod)| *pod);
+        pods.filter(|pod| of(&pod.progress)).count() as i32
+    };
+    run.roles
+        .iter()
+        .map(|role| RoleStatus {
+            name: role.name,
+            desired: role.count as i32,
+            active: count(role.name, |progress| matches!(progress, Progress::Running { .. })),
+            succeeded: count(role.name, |progress| matches!(progress, Progress::Exited { code: 0, .. })),
+            failed: count(role.name, |progress| {
+                matches!(progress, Progress::Broken { .. })
+                    || matches!(progress, Progress::Exited { code, .. } if *code != 0)
+            }),
+        })
+        .collect()
+}

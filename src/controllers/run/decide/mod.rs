@@ -1,0 +1,253 @@
+//! What to do next about one Run: a pure function of what is observed and of the time.
+//!
+//! In: an [`Observed`] and now. Out: a [`Decision`]: steps that do not depend on each other, or none and the time at
+//! which to look again. Whoever carries out the steps puts what came of them into the `Observed` and asks again, so the
+//! order of the protocol is here and nowhere else:
+//!
+//! ```text
+//! answer      attempts[k] written          (status write, guarded by the Run's version)
+//! create      Service and all pods, gated  (a missing pod is created)
+//! look        the claim on every node, live
+//! launch      attempts[k].launched written (status write, guarded by the Run's version)
+//! release     each gate removed            (guarded by the pod's UID and version; a missing pod is now a lost member)
+//! end         the first result written     (status write)
+//! stop        finalizers removed, running pods deleted
+//! free        a live list shows none: podsGone and the next phase written (status write)
+//! ```
+//!
+//! A crash between any two of these leaves a state from which the same function goes on. A process that wakes up late
+//! with a stale view can create pods that stay gated and are deleted on sight, and nothing else: every status write and
+//! every gate carries the version that the decision was made on.
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`attempt`] | an attempt from its answer to its end |
+//! | [`verdict`] | how an attempt ended: the failure table |
+//! | [`queued`] | a Run without a live attempt: acceptance, retry, terminal phases |
+//! | [`draft`] | the status to be written |
+
+pub mod attempt;
+pub mod draft;
+pub mod queued;
+pub mod verdict;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use trainyard_api::Run;
+use trainyard_api::run_status::{Attempt, RunStatus};
+use trainyard_model::run::{InvalidRun, ValidRun};
+
+use self::draft::Draft;
+use super::facts::PodFacts;
+use super::observe::{Observed, Subject};
+use super::report::Notice;
+
+/// What to do next.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    /// Steps that do not depend on each other. None: nothing can be done now.
+    pub steps: Vec<Step>,
+    /// When to look again if nothing happens; only without steps.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// One request. Complete: whoever carries it out has no choice left.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Write our part of the Run's status, on the version that was observed; then tell people.
+    WriteStatus {
+        /// The whole status; parts of other controllers are not written.
+        status: Box<RunStatus>,
+        /// What to tell once it is stored.
+        notices: Vec<Notice>,
+    },
+    /// Put our finalizer on the Run.
+    AddRunFinalizer,
+    /// Take our finalizer off the Run, on the version that was observed.
+    RemoveRunFinalizer,
+    /// Ask whether the API server would take these pods.
+    Rehearse(Vec<Pod>),
+    /// Make the Service, or let it select this attempt.
+    EnsureService {
+        /// The attempt.
+        attempt: i32,
+    },
+    /// Create a pod.
+    CreatePod(Box<Pod>),
+    /// Read the ClusterNodes of the allocation from the API server.
+    ReadNodes,
+    /// Read the Run from the API server.
+    ReadRun,
+    /// List the Run's pods from the API server, whoever owns them.
+    ListPods,
+    /// Let the scheduler have a pod.
+    RemoveGate(PodFacts),
+    /// Let a pod go.
+    StopPod {
+        /// Which.
+        pod: PodFacts,
+        /// Take our finalizer off it.
+        release: bool,
+        /// Ask for its deletion.
+        delete: bool,
+    },
+}
+
+impl Decision {
+    /// Do these, then ask again.
+    pub fn steps(steps: Vec<Step>) -> Self {
+        Self { steps, wake_at: None }
+    }
+
+    /// Nothing to do before this time, unless something happens.
+    pub fn wait(wake_at: Option<Timestamp>) -> Self {
+        Self { steps: Vec::new(), wake_at }
+    }
+}
+
+/// Decides what to do next.
+pub fn decide(seen: &Observed, now: Timestamp) -> Decision {
+    let mut decision = match &seen.subject {
+        Subject::Live { run, valid } => live(seen, run, valid, now),
+        Subject::Over(facts) => over(seen, &facts.seen.uid, facts.deleting && facts.has_finalizer()),
+        Subject::Unseen if seen.pods.is_empty() => Decision::default(),
+        Subject::Unseen => Decision::steps(vec![Step::ReadRun]),
+        Subject::Gone => Decision::steps(stops(seen.pods.values())),
+    };
+    if decision.steps.is_empty() {
+        decision.wake_at = decision.wake_at.into_iter().chain(seen.believed_until).min();
+    }
+    decision
+}
+
+/// A finished Run: whatever pods of it are still held or appear late are let go.
+fn over(seen: &Observed, uid: &str, remove_finalizer: bool) -> Decision {
+    let (own, strangers) = by_run(seen, uid);
+    let mut steps = stops(own.iter().copied());
+    steps.extend(strangers_steps(seen, &strangers));
+    if steps.is_empty() && remove_finalizer && own.iter().all(|pod| pod.finished) {
+        steps.push(Step::RemoveRunFinalizer);
+    }
+    Decision::steps(steps)
+}
+
+fn live(seen: &Observed, run: &Arc<Run>, valid: &Result<Box<ValidRun>, InvalidRun>, now: Timestamp) -> Decision {
+    let uid = run.metadata.uid.clone().unwrap_or_default();
+    let (own, strangers) = by_run(seen, &uid);
+    let case = Case { seen, run, valid: valid.as_ref().map(|valid| &**valid), uid: &uid, own: &own, now };
+
+    // Pods of ended attempts are let go on sight, whatever else there is to do.
+    let ended = own.iter().copied().filter(|pod| case.is_ended(pod));
+    let mut steps = stops(ended);
+    steps.extend(strangers_steps(seen, &strangers));
+    if !steps.is_empty() {
+        return Decision::steps(steps);
+    }
+
+    let mut draft = Draft::of(run, now);
+    draft.latch_cancel();
+    if attempt::answer(&case, &mut draft) {
+        return draft.write();
+    }
+    match draft.unfreed() {
+        Some(attempt) if attempt.cause.is_some() => attempt::free(&case, draft),
+        Some(_) => attempt::go_on(&case, draft),
+        None => queued::go_on(&case, draft),
+    }
+}
+
+/// A live Run and what belongs to it.
+pub struct Case<'a> {
+    /// Everything observed.
+    pub seen: &'a Observed,
+    /// The Run.
+    pub run: &'a Run,
+    /// Its checked form.
+    pub valid: Result<&'a ValidRun, &'a InvalidRun>,
+    /// Its UID.
+    pub uid: &'a str,
+    /// Pods with its UID in their label, whoever owns them.
+    pub own: &'a [&'a PodFacts],
+    /// The time.
+    pub now: Timestamp,
+}
+
+impl Case<'_> {
+    /// Whether the Run is being deleted.
+    pub fn is_deleting(&self) -> bool {
+        self.run.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Its attempts as they stand in the API server, as far as observed.
+    pub fn attempts(&self) -> &[Attempt] {
+        self.run.status.as_ref().map_or(&[], |status| &status.attempts)
+    }
+
+    /// Whether the pod belongs to an attempt that has ended. A pod of an attempt later than any that is recorded shows
+    /// that this view of the Run is old; it is left alone.
+    fn is_ended(&self, pod: &PodFacts) -> bool {
+        let last = self.attempts().last();
+        match (pod.attempt, last) {
+            (None, _) => true,
+            (Some(number), Some(last)) if number == last.number => last.cause.is_some(),
+            (Some(number), Some(last)) => number < last.number,
+            (Some(_), None) => false,
+        }
+    }
+
+    /// Pods of this attempt, whoever owns them.
+    pub fn pods_of(&self, attempt: i32) -> impl Iterator<Item = &PodFacts> {
+        self.own.iter().copied().filter(move |pod| pod.attempt == Some(attempt))
+    }
+
+    /// Whether the caches lack a ClusterNode of the allocation.
+    pub fn has_unknown_node(&self) -> bool {
+        let allocation = self.run.status.as_ref().and_then(|status| status.allocation.as_ref());
+        let mut nodes = allocation.into_iter().flat_map(|allocation| &allocation.nodes);
+        nodes.any(|node| !self.seen.nodes.contains_key(&node.name))
+    }
+
+    /// Whether the Node a pod is bound to is lost, so that the pod counts as gone.
+    pub fn is_on_lost_node(&self, pod: &PodFacts) -> bool {
+        let Some(node_name) = &pod.node_name else { return false };
+        self.lost_node_of(node_name).is_some()
+    }
+
+    /// The lost ClusterNode whose Node has this name.
+    pub fn lost_node_of(&self, node_name: &str) -> Option<&str> {
+        let allocation = self.run.status.as_ref()?.allocation.as_ref()?;
+        let allocated = allocation.nodes.iter().find(|node| node.node_name == node_name)?;
+        let lost = match self.seen.nodes.get(&allocated.name) {
+            Some(node) => node.lost || node.node_uid.as_ref().is_some_and(|uid| *uid != allocated.node_uid),
+            // A cache that does not show it proves nothing; a live read does.
+            None => self.seen.nodes_are_live,
+        };
+        lost.then_some(allocated.name.as_str())
+    }
+}
+
+/// Pods of the Run of this UID, and pods of earlier Runs of its name.
+fn by_run<'a>(seen: &'a Observed, uid: &str) -> (Vec<&'a PodFacts>, Vec<&'a PodFacts>) {
+    seen.pods.values().partition(|pod| pod.run_uid == uid)
+}
+
+/// Pods whose Run does not exist are let go, once a live read has shown that another Run has its name.
+fn strangers_steps(seen: &Observed, strangers: &[&PodFacts]) -> Vec<Step> {
+    let stops = stops(strangers.iter().copied());
+    if stops.is_empty() || seen.subject_is_live { stops } else { vec![Step::ReadRun] }
+}
+
+/// What lets these pods go: finished ones lose our finalizer and stay, the others are deleted, too.
+fn stops<'a>(pods: impl Iterator<Item = &'a PodFacts>) -> Vec<Step> {
+    pods.filter_map(|pod| {
+        let (release, delete) = (pod.has_finalizer(), !pod.finished && !pod.deleting);
+        (release || delete).then(|| Step::StopPod { pod: pod.clone(), release, delete })
+    })
+    .collect()
+}
+
+#[cfg(test)]
+#[path = "../decide_tests.rs"]
+mod tests;

@@ -1,0 +1,304 @@
+//! A Run without a live attempt: what follows from its last one, and whether the API server would take its pods.
+
+use jiff::SignedDuration;
+use trainyard_api::Time;
+use trainyard_api::conditions::{self, ConditionStatus, RunCondition};
+use trainyard_api::run_status::{AttemptCause, AttemptTotals, RunPhase, RunReason};
+use trainyard_model::run::{Process, ValidRun, spec_hash};
+
+use super::draft::Draft;
+use super::{Case, Decision, Step};
+use crate::controllers::run::observe::{Refused, Rehearsal};
+use crate::controllers::run::report::Notice;
+use crate::resources::pod::{self, Binding, Machine};
+
+/// How often the API server is asked again whether it would take the pods of a Run it has refused. Quotas and policies
+/// are changed by people; ten minutes cost one request for each role, and a person who mends something can touch the Run
+/// to have it looked at now.
+pub const ASK_AGAIN: SignedDuration = SignedDuration::from_mins(10);
+
+/// Why a Run is or is not accepted: reasons of its condition `Accepted`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accepted {
+    /// The API server would take its pods.
+    DryRun,
+    /// A webhook cannot rehearse; counts as accepted.
+    NotChecked,
+    /// The API server would not.
+    Refused,
+    /// A ResourceQuota is used up.
+    QuotaExceeded,
+    /// An object of a name it needs exists.
+    NameTaken,
+    /// Its spec makes no sense.
+    Invalid,
+    /// Its spec is not the one it was accepted with.
+    SpecChanged,
+    /// A node of its Cluster cannot be shared as it asks.
+    DoesNotFit,
+}
+
+impl Accepted {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::DryRun => "DryRun",
+            Self::NotChecked => "NotChecked",
+            Self::Refused => "Refused",
+            Self::QuotaExceeded => "QuotaExceeded",
+            Self::NameTaken => "NameTaken",
+            Self::Invalid => "Invalid",
+            Self::SpecChanged => "SpecChanged",
+            Self::DoesNotFit => "DoesNotFit",
+        }
+    }
+
+    /// Whether only asking the API server again can change it.
+    fn is_of_the_api_server(reason: &str) -> bool {
+        [Self::Refused, Self::QuotaExceeded, Self::NameTaken].iter().any(|one| one.as_str() == reason)
+    }
+
+    const fn run_reason(self) -> RunReason {
+        match self {
+            Self::SpecChanged => RunReason::SpecChanged,
+            Self::DoesNotFit => RunReason::DoesNotFit,
+            Self::DryRun | Self::NotChecked | Self::Refused | Self::QuotaExceeded | Self::NameTaken | Self::Invalid => {
+                RunReason::NotAccepted
+            }
+        }
+    }
+}
+
+/// Decides for a Run of which no attempt is live and all pods are gone.
+pub fn go_on(case: &Case<'_>, mut draft: Draft) -> Decision {
+    if case.is_deleting() {
+        return delete(case, draft);
+    }
+    if draft.is_terminal() {
+        return draft.write();
+    }
+    let retries = &case.run.spec.retries;
+    let totals = draft.status.totals.clone().unwrap_or_default();
+    let last = draft.status.attempts.last().cloned().unwrap_or_default();
+    let said = last.message.clone().unwrap_or_default();
+    match last.cause.map_or(Next::Wait(RunReason::Waiting), |cause| next(cause, &totals, retries.user, retries.infrastructure))
+    {
+        Next::Complete => finish(case, &mut draft, RunPhase::Completed, RunReason::Succeeded, &said),
+        Next::Fail(reason) => {
+            let spent = format!("attempt {}: {said}{}", last.number, spent(reason, &totals));
+            finish(case, &mut draft, RunPhase::Failed, reason, &spent);
+        }
+        Next::Wait(_) if draft.is_cancelled() => {
+            finish(case, &mut draft, RunPhase::Canceled, RunReason::Canceled, "cancelled by its user");
+        }
+        Next::Wait(_) if case.run.spec.suspend => {
+            draft.set_phase(RunPhase::Suspended, RunReason::Suspended, "set suspend to false to queue it again");
+            draft.set_condition(RunCondition::Suspended, ConditionStatus::True, RunReason::Suspended.as_str(), "");
+        }
+        Next::Wait(reason) => {
+            // The quota that refused the last attempt would refuse the next one: the Run is not accepted until a
+            // rehearsal says otherwise, or it would take nodes again and again.
+            if last.cause == Some(AttemptCause::NamespaceQuota) && draft.status.phase != Some(RunPhase::Queued) {
+                refuse(&mut draft, Accepted::QuotaExceeded, &said);
+                return draft.write();
+            }
+            return queue(case, draft, reason, &said);
+        }
+    }
+    draft.write()
+}
+
+/// What follows from the end of the last attempt.
+enum Next {
+    Complete,
+    Fail(RunReason),
+    Wait(RunReason),
+}
+
+fn next(cause: AttemptCause, totals: &AttemptTotals, user: i32, infrastructure: i32) -> Next {
+    let user_left = totals.user_failures <= user;
+    match cause {
+        AttemptCause::Succeeded => Next::Complete,
+        AttemptCause::UserCode if user_left => Next::Wait(RunReason::RetryUser),
+        AttemptCause::UserCode => Next::Fail(RunReason::UserCode),
+        AttemptCause::Setup if user_left => Next::Wait(RunReason::RetryUser),
+        AttemptCause::Setup => Next::Fail(RunReason::Setup),
+        AttemptCause::Infrastructure if totals.infrastructure_failures <= infrastructure => {
+            Next::Wait(RunReason::RetryInfrastructure)
+        }
+        AttemptCause::Infrastructure => Next::Fail(RunReason::Infrastructure),
+        AttemptCause::WallClock => Next::Fail(RunReason::WallClock),
+        AttemptCause::ClusterDeleted => Next::Fail(RunReason::ClusterDeleted),
+        AttemptCause::NotStarted
+        | AttemptCause::Suspended
+        | AttemptCause::Canceled
+        | AttemptCause::Requeue
+        | AttemptCause::NamespaceQuota
+        | AttemptCause::Deleted
+        | AttemptCause::Unknown => Next::Wait(RunReason::Requeued),
+    }
+}
+
+/// What to do about a budget that is used up.
+fn spent(reason: RunReason, totals: &AttemptTotals) -> String {
+    match reason {
+        RunReason::UserCode | RunReason::Setup => {
+            format!("; failures of its own: {}, more than retries.user allows", totals.user_failures)
+        }
+        RunReason::Infrastructure => {
+            format!("; failures of machines: {}, more than retries.infrastructure allows", totals.infrastructure_failures)
+        }
+        _ => String::new(),
+    }
+}
+
+fn finish(case: &Case<'_>, draft: &mut Draft, phase: RunPhase, reason: RunReason, message: &str) {
+    draft.set_phase(phase, reason, message);
+    draft.status.completion_time = Some(Time(case.now));
+    let condition = match phase {
+        RunPhase::Completed => Some(RunCondition::Completed),
+        RunPhase::Failed => Some(RunCondition::Failed),
+        _ => None,
+    };
+    if let Some(condition) = condition {
+        draft.set_condition(condition, ConditionStatus::True, reason.as_str(), message);
+    }
+    draft.unset_condition(RunCondition::Suspended, reason.as_str());
+    draft.notices.extend(Notice::of_phase(phase, message));
+}
+
+/// A Run that is being deleted goes when no pod of it is left that runs or is held.
+fn delete(case: &Case<'_>, draft: Draft) -> Decision {
+    let has_finalizer = case.run.metadata.finalizers.iter().flatten().any(|one| {
+        one == trainyard_api::names::Finalizer::Run.as_str()
+    });
+    // Pods with the number of an attempt that was never recorded: whoever made them, they go now.
+    let stops = super::stops(case.own.iter().copied());
+    if !stops.is_empty() {
+        return Decision::steps(stops);
+    }
+    let runs = |pod: &&&crate::controllers::run::facts::PodFacts| !pod.finished && !case.is_on_lost_node(pod);
+    if case.own.iter().any(|pod| runs(&pod)) {
+        return draft.write();
+    }
+    if has_finalizer { Decision::steps(vec![Step::RemoveRunFinalizer]) } else { Decision::default() }
+}
+
+fn queue(case: &Case<'_>, mut draft: Draft, reason: RunReason, said: &str) -> Decision {
+    let run = match case.valid {
+        Ok(run) => run,
+        Err(invalid) => {
+            refuse(&mut draft, Accepted::Invalid, &invalid.to_string());
+            return draft.write();
+        }
+    };
+    let changed = draft
+        .status
+        .spec_hash
+        .as_deref()
+        .is_some_and(|stored| spec_hash::check(stored, &case.run.spec) == spec_hash::Verdict::Changed);
+    if changed {
+        let text = "its spec is not the one it was accepted with, although the API server refuses such changes; \
+                    create another Run";
+        refuse(&mut draft, Accepted::SpecChanged, text);
+        return draft.write();
+    }
+    draft.unset_condition(RunCondition::Suspended, "Resumed");
+    if case.seen.pool.cluster.is_none() {
+        let text = format!(
+            "no Cluster {} in namespace {}; create it, or create another Run that names one that is there",
+            run.cluster, run.id.namespace
+        );
+        draft.set_phase(RunPhase::Queued, RunReason::ClusterNotFound, text);
+        return draft.write();
+    }
+    let Some(capacity) = &case.seen.pool.capacity else {
+        let text = format!("the size of Cluster {} is not known yet; its status says why", run.cluster);
+        draft.set_phase(RunPhase::Queued, RunReason::NotChecked, text);
+        return draft.write();
+    };
+    if let Err(unfit) = run.fits(capacity) {
+        refuse(&mut draft, Accepted::DoesNotFit, &unfit.to_string());
+        return draft.write();
+    }
+    rehearse(case, run, draft, reason, said)
+}
+
+/// Asks the API server whether it would take pod 0 of each role, before machines are bought for them.
+fn rehearse(case: &Case<'_>, run: &ValidRun, mut draft: Draft, reason: RunReason, said: &str) -> Decision {
+    let stored = conditions::find(&draft.status.conditions, RunCondition::Accepted).cloned();
+    let asked_again_at = case.seen.rehearsed_at.map(|at| at + ASK_AGAIN);
+    let looked_at_this = draft.status.observed_generation == case.run.metadata.generation;
+    match (&stored, &case.seen.rehearsal) {
+        (_, Some(Rehearsal::Taken)) => {
+            draft.set_condition(RunCondition::Accepted, ConditionStatus::True, Accepted::DryRun.as_str(), "");
+        }
+        (_, Some(Rehearsal::CannotTell(message))) => {
+            let reason = Accepted::NotChecked.as_str();
+            draft.set_condition(RunCondition::Accepted, ConditionStatus::Unknown, reason, message);
+        }
+        (_, Some(Rehearsal::Refused(refusal))) => {
+            let why = match refusal.why {
+                Refused::Quota => Accepted::QuotaExceeded,
+                Refused::NameTaken => Accepted::NameTaken,
+                Refused::Policy | Refused::NamespaceTerminating => Accepted::Refused,
+            };
+            let text = format!("pod {} would be refused: {}", refusal.name, refusal.message);
+            refuse(&mut draft, why, &text);
+            return draft.write_or_wait(asked_again_at);
+        }
+        (Some(stored), None) if stored.status != ConditionStatus::False => {}
+        (Some(stored), None)
+            if Accepted::is_of_the_api_server(&stored.reason)
+                && looked_at_this
+                && asked_again_at.is_some_and(|when| case.now < when) =>
+        {
+            return draft.write_or_wait(asked_again_at);
+        }
+        (_, None) => return ask(case, run),
+    }
+    if draft.status.spec_hash.is_none() {
+        draft.status.spec_hash = Some(spec_hash::of(&case.run.spec));
+    }
+    let text = match reason {
+        RunReason::RetryUser | RunReason::RetryInfrastructure | RunReason::Requeued => {
+            format!("queued again; the last attempt: {said}")
+        }
+        _ => "waiting for nodes; see status.queue".to_owned(),
+    };
+    draft.set_phase(RunPhase::Queued, reason, text);
+    draft.write()
+}
+
+fn ask(case: &Case<'_>, run: &ValidRun) -> Decision {
+    let (Some(cluster), Some(capacity)) = (&case.seen.pool.cluster, &case.seen.pool.capacity) else {
+        return Decision::default();
+    };
+    let machine = Machine {
+        binding: Binding::Rehearsal,
+        cluster: cluster.clone(),
+        taint: case.seen.pool.taint.clone(),
+        tolerations: case.seen.pool.tolerations.clone(),
+        share: capacity.clone(),
+    };
+    let next_attempt = case.attempts().last().map_or(1, |last| last.number + 1);
+    let of_each_role: Vec<Process> =
+        run.layout.processes().iter().filter(|process| process.index == 0).copied().collect();
+    let pods = of_each_role.into_iter().filter_map(|process| pod::pod(run, next_attempt, process, &machine).ok());
+    let mut steps = vec![Step::Rehearse(pods.collect())];
+    let has_finalizer = case.run.metadata.finalizers.iter().flatten().any(|one| {
+        one == trainyard_api::names::Finalizer::Run.as_str()
+    });
+    if !has_finalizer {
+        steps.push(Step::AddRunFinalizer);
+    }
+    Decision::steps(steps)
+}
+
+fn refuse(draft: &mut Draft, why: Accepted, message: &str) {
+    let was = conditions::find(&draft.status.conditions, RunCondition::Accepted);
+    if was.is_none_or(|was| was.status != ConditionStatus::False || was.reason != why.as_str()) {
+        draft.notices.push(Notice::not_accepted(message));
+    }
+    draft.set_condition(RunCondition::Accepted, ConditionStatus::False, why.as_str(), message);
+    draft.set_phase(RunPhase::Queued, why.run_reason(), message);
+}

@@ -1,0 +1,328 @@
+//! How an attempt ended: the failure table.
+//!
+//! In: the members of a live attempt, its nodes, its directive, the user's wishes, the time. Out: the [`End`] of the
+//! attempt, if it has one. The first result that is recorded stays, so this is asked only of an attempt without one.
+//!
+//! Order: success, then what was ordered, then what the machines did, then what the processes did, then time limits. A
+//! peer of a lost machine often dies of the lost connection before anybody knows of the loss; therefore a process's
+//! failure beside a machine that is gone or silent counts as the machine's.
+
+use jiff::{SignedDuration, Timestamp};
+use trainyard_api::distribution::RoleName;
+use trainyard_api::run::SuccessPolicy;
+use trainyard_api::run_status::{Attempt, AttemptCause, Directive, DirectiveKind, DirectiveReason};
+use trainyard_model::run::{Process, ValidRun};
+
+use super::Case;
+use crate::controllers::run::facts::{PodFacts, Progress};
+
+/// How long after its launch an attempt may wait for a registry that fails for a reason of its own. Registries that
+/// throttle or restart are back within minutes; nodes that wait longer cost more than a new attempt.
+pub const PULL_PATIENCE: SignedDuration = SignedDuration::from_mins(15);
+/// How long after its launch an attempt may wait for a Secret, ConfigMap or volume that is missing: time for whoever
+/// applies files in the wrong order, no more.
+pub const SETUP_PATIENCE: SignedDuration = SignedDuration::from_mins(5);
+/// How long the scheduler may find no place for a pod on the node it is bound to. The node was ready and empty, so this
+/// is a cordon, a taint or a stranger's pod; none of these goes away within seconds, and some do within a minute.
+pub const PLACE_PATIENCE: SignedDuration = SignedDuration::from_mins(2);
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// As far as retries go.
+    pub cause: AttemptCause,
+    /// The pod or node that made it end.
+    pub culprit: Option<String>,
+    /// Exit code of the process that decided it.
+    pub exit_code: Option<i32>,
+    /// The reason of the container, pod or node.
+    pub reason: Option<String>,
+    /// A sentence for people.
+    pub message: String,
+}
+
+impl End {
+    /// An end that no pod or node is the cause of.
+    pub fn plain(cause: AttemptCause, message: impl Into<String>) -> Self {
+        Self { cause, culprit: None, exit_code: None, reason: None, message: message.into() }
+    }
+
+    fn by(cause: AttemptCause, culprit: &str, reason: &str, message: String) -> Self {
+        let reason = Some(reason.to_owned()).filter(|reason| !reason.is_empty());
+        Self { cause, culprit: Some(culprit.to_owned()), exit_code: None, reason, message }
+    }
+}
+
+/// The processes of an attempt with their pods, as far as these are there: chief, workers, parameter servers.
+pub type Members<'a> = [(Process, Option<&'a PodFacts>)];
+
+/// An order that ends the attempt before it was launched: it costs nothing, because nothing ran.
+pub fn withdrawn(case: &Case<'_>, directive: Option<&Directive>, cancelled: bool) -> Option<End> {
+    let not_started = |message: String| Some(End::plain(AttemptCause::NotStarted, message));
+    if let Some(directive) = directive {
+        if directive.reason == DirectiveReason::ClusterDeleted {
+            return Some(End::plain(AttemptCause::ClusterDeleted, said(directive, "its Cluster is being deleted")));
+        }
+        return not_started(said(directive, "its nodes were withdrawn before it started"));
+    }
+    if case.is_deleting() {
+        return not_started("the Run was deleted before it started".to_owned());
+    }
+    if cancelled {
+        return not_started("the Run was cancelled before it started".to_owned());
+    }
+    if case.run.spec.suspend {
+        return not_started("the Run was suspended before it started".to_owned());
+    }
+    None
+}
+
+/// How a launched attempt ended, if it has.
+pub fn of_launched(
+    case: &Case<'_>,
+    run: &ValidRun,
+    attempt: &Attempt,
+    launched: Timestamp,
+    members: &Members<'_>,
+    cancelled: bool,
+) -> Option<End> {
+    let allocation = case.run.status.as_ref().and_then(|status| status.allocation.as_ref());
+    let directive = allocation.filter(|one| one.attempt == attempt.number).and_then(|one| one.directive.as_ref());
+    succeeded(run, members)
+        .or_else(|| directive.map(ordered))
+        .or_else(|| wished(case, cancelled))
+        .or_else(|| machine_failed(case, members))
+        .or_else(|| process_failed(case, members))
+        .or_else(|| member_lost(case, run, attempt.number, members))
+        .or_else(|| took_too_long(run, launched, case.now))
+        .or_else(|| never_started(case, launched, members))
+}
+
+fn succeeded(run: &ValidRun, members: &Members<'_>) -> Option<End> {
+    let decides = |process: Process| match run.success {
+        SuccessPolicy::Primary => process == run.layout.primary(),
+        SuccessPolicy::AllWorkers => process.role != RoleName::ParameterServer,
+    };
+    let exited_zero = |pod: Option<&PodFacts>| {
+        pod.is_some_and(|pod| matches!(pod.progress, Progress::Exited { code: 0, .. }))
+    };
+    let all = members.iter().filter(|(process, _)| decides(*process)).all(|(_, pod)| exited_zero(*pod));
+    let message = match run.success {
+        SuccessPolicy::Primary => format!("{} exited 0", run.host_name(run.layout.primary())),
+        SuccessPolicy::AllWorkers => "all workers exited 0".to_owned(),
+    };
+    all.then(|| End { exit_code: Some(0), ..End::plain(AttemptCause::Succeeded, message) })
+}
+
+fn said(directive: &Directive, otherwise: &str) -> String {
+    if directive.message.is_empty() { otherwise.to_owned() } else { directive.message.clone() }
+}
+
+/// What a directive costs follows from its reason: a machine's failure is a machine's, however it is told.
+fn ordered(directive: &Directive) -> End {
+    let (cause, otherwise) = match (directive.reason, directive.kind) {
+        (DirectiveReason::NodeLost, _) => (AttemptCause::Infrastructure, "a node of it was lost"),
+        (DirectiveReason::NodePreempted, _) => (AttemptCause::Infrastructure, "a node of it was preempted"),
+        (DirectiveReason::NodeUnusable, _) => (AttemptCause::Infrastructure, "a node of it became unusable"),
+        (DirectiveReason::ClusterDeleted, _) => (AttemptCause::ClusterDeleted, "its Cluster is being deleted"),
+        (DirectiveReason::NodeRemoved, _) => (AttemptCause::Requeue, "a node of it was removed on request"),
+        (DirectiveReason::Withdrawn, _) => (AttemptCause::Requeue, "its nodes were withdrawn"),
+        // Words of a newer version: the kind is what must be obeyed, and to fail for good is not guessed.
+        (
+            DirectiveReason::Unknown,
+            DirectiveKind::Stop | DirectiveKind::Requeue | DirectiveKind::Fail | DirectiveKind::Unknown,
+        ) => (AttemptCause::Requeue, "it was stopped by the Cluster"),
+    };
+    let reason = Some(directive.reason.to_string());
+    End { reason, ..End::plain(cause, said(directive, otherwise)) }
+}
+
+fn wished(case: &Case<'_>, cancelled: bool) -> Option<End> {
+    let end = |cause, message: &str| Some(End::plain(cause, message));
+    if case.is_deleting() {
+        return end(AttemptCause::Deleted, "the Run was deleted");
+    }
+    if cancelled {
+        return end(AttemptCause::Canceled, "cancelled by its user");
+    }
+    if case.run.spec.suspend {
+        return end(AttemptCause::Suspended, "suspended by its user");
+    }
+    None
+}
+
+/// A machine is gone, or takes a pod away.
+fn machine_failed(case: &Case<'_>, members: &Members<'_>) -> Option<End> {
+    let infrastructure = |culprit: &str, reason: &str, message| {
+        Some(End::by(AttemptCause::Infrastructure, culprit, reason, message))
+    };
+    let allocated = case.run.status.iter().flat_map(|status| &status.allocation).flat_map(|one| &one.nodes);
+    for node in allocated {
+        if let Some(lost) = case.lost_node_of(&node.node_name) {
+            return infrastructure(lost, "NodeLost", format!("node {} of {lost} was lost", node.node_name));
+        }
+    }
+    for pod in members.iter().filter_map(|(_, pod)| *pod) {
+        let name = &pod.seen.name;
+        if matches!(pod.progress, Progress::Exited { code: 0, .. }) {
+            continue;
+        }
+        if let Some(why) = &pod.disruption {
+            return infrastructure(name, "DisruptionTarget", format!("pod {name} was taken off its node: {why}"));
+        }
+        if pod.deleting && !pod.finished {
+            return infrastructure(name, "PodDeleted", format!("pod {name} was deleted by somebody"));
+        }
+    }
+    None
+}
+
+/// A process exited non-zero, or went over its own limits.
+fn process_failed(case: &Case<'_>, members: &Members<'_>) -> Option<End> {
+    let failed = members
+        .iter()
+        .filter_map(|(_, pod)| *pod)
+        .filter_map(|pod| failure(pod).map(|(at, end)| (at, pod.seen.name.clone(), end)));
+    // The first to fail is the cause; the others often fail because it did. Without times, the order of roles.
+    let (_, _, mut end) = failed.min_by_key(|(at, _, _)| at.unwrap_or(Timestamp::MAX))?;
+    if end.cause == AttemptCause::UserCode
+        && let Some(silent) = case.seen.nodes.values().find(|node| node.not_ready)
+    {
+        end.cause = AttemptCause::Infrastructure;
+        end.message = format!("{}; node {} of it is not Ready, which is the likelier cause", end.message, silent.key.name);
+    }
+    Some(end)
+}
+
+fn failure(pod: &PodFacts) -> Option<(Option<Timestamp>, End)> {
+    let name = &pod.seen.name;
+    match &pod.progress {
+        Progress::Exited { code: 0, .. } | Progress::Running { .. } | Progress::Waiting { .. } => None,
+        Progress::Exited { code, reason, message, finished, .. } => {
+            let because = if message.is_empty() { String::new() } else { format!(": {message}") };
+            let text = if reason == "OOMKilled" {
+                format!("pod {name} used more memory than its share of the node and was killed{because}")
+            } else {
+                format!("pod {name} exited {code}{because}")
+            };
+            let end = End { exit_code: Some(*code), ..End::by(AttemptCause::UserCode, name, reason, text) };
+            Some((*finished, end))
+        }
+        // An eviction for the node's sake sets DisruptionTarget; without it, the pod went over its own limit.
+        Progress::Broken { reason, message } if reason == "Evicted" => {
+            Some((None, End::by(AttemptCause::UserCode, name, reason, format!("pod {name} was evicted: {message}"))))
+        }
+        Progress::Broken { reason, message } => {
+            let text = format!("pod {name} failed without an exit code: {reason} {message}");
+            Some((None, End::by(AttemptCause::Infrastructure, name, reason, text)))
+        }
+    }
+}
+
+/// After the launch a pod that is not there is a lost member; but only a live list says that it is not there.
+fn member_lost(case: &Case<'_>, run: &ValidRun, attempt: i32, members: &Members<'_>) -> Option<End> {
+    if !case.seen.pods_are_live {
+        return None;
+    }
+    let (process, _) = members.iter().find(|(_, pod)| pod.is_none())?;
+    let name = run.pod_name(*process, attempt);
+    let text = format!("pod {name} is gone, and nobody knows how it ended");
+    Some(End::by(AttemptCause::Infrastructure, &name, "PodGone", text))
+}
+
+/// When the attempt reaches the time limit of its Run.
+pub fn deadline(run: &ValidRun, launched: Timestamp) -> Timestamp {
+    launched.saturating_add(run.limit).unwrap_or(Timestamp::MAX)
+}
+
+fn took_too_long(run: &ValidRun, launched: Timestamp, now: Timestamp) -> Option<End> {
+    (now >= deadline(run, launched)).then(|| {
+        let limit = trainyard_api::duration::Duration::from_secs(run.limit.as_secs());
+        let message = format!("it ran longer than maxWallClockTime, {limit}; create a Run with a longer one");
+        End::plain(AttemptCause::WallClock, message)
+    })
+}
+
+/// What a kubelet's reason for waiting means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// On its way.
+    Normal,
+    /// Only another Run can mend it.
+    Hopeless,
+    /// Something of the user's is missing.
+    UsersTurn,
+    /// The registry fails.
+    Registry,
+}
+
+fn wait(reason: &str, message: &str) -> Wait {
+    match reason {
+        "InvalidImageName" | "ErrImageNeverPull" => Wait::Hopeless,
+        "ErrImagePull" | "ImagePullBackOff" | "ImageInspectError" | "RegistryUnavailable" => {
+            let message = message.to_ascii_lowercase();
+            let refused = [
+                "not found",
+                "manifest unknown",
+                "manifest_unknown",
+                "name unknown",
+                "does not exist",
+                "unauthorized",
+                "authentication required",
+                "authorization failed",
+                "forbidden",
+                "denied",
+                "no match for platform",
+            ];
+            if refused.iter().any(|words| message.contains(words)) { Wait::Hopeless } else { Wait::Registry }
+        }
+        "CreateContainerConfigError" => Wait::UsersTurn,
+        "CreateContainerError" | "RunContainerError" | "StartError" => Wait::UsersTurn,
+        _ => Wait::Normal,
+    }
+}
+
+fn never_started(case: &Case<'_>, launched: Timestamp, members: &Members<'_>) -> Option<End> {
+    for pod in members.iter().filter_map(|(_, pod)| *pod) {
+        let name = &pod.seen.name;
+        let ends = |cause, reason: &str, message| Some(End::by(cause, name, reason, message));
+        if let Progress::Waiting { reason, message } = &pod.progress {
+            let text = format!("pod {name} cannot start: {reason}: {message}");
+            match wait(reason, message) {
+                Wait::Normal => {}
+                Wait::Hopeless => return ends(AttemptCause::Setup, reason, text),
+                Wait::UsersTurn if case.now >= launched + SETUP_PATIENCE => {
+                    return ends(AttemptCause::Setup, reason, text);
+                }
+                Wait::Registry if case.now >= launched + PULL_PATIENCE => {
+                    return ends(AttemptCause::Infrastructure, reason, text);
+                }
+                Wait::UsersTurn | Wait::Registry => {}
+            }
+        }
+        if let Some((since, message)) = &pod.unschedulable
+            && case.now >= (*since).max(launched) + PLACE_PATIENCE
+        {
+            let text = format!("pod {name} found no place on its node: {message}");
+            return ends(AttemptCause::Infrastructure, "Unschedulable", text);
+        }
+    }
+    None
+}
+
+/// When [`of_launched`] may say something else although nothing happens.
+pub fn next_look(case: &Case<'_>, run: &ValidRun, launched: Timestamp, members: &Members<'_>) -> Timestamp {
+    let waits = members.iter().filter_map(|(_, pod)| *pod).flat_map(|pod| {
+        let container = match &pod.progress {
+            Progress::Waiting { reason, message } => match wait(reason, message) {
+                Wait::UsersTurn => Some(launched + SETUP_PATIENCE),
+                Wait::Registry => Some(launched + PULL_PATIENCE),
+                Wait::Normal | Wait::Hopeless => None,
+            },
+            Progress::Running { .. } | Progress::Exited { .. } | Progress::Broken { .. } => None,
+        };
+        let place = pod.unschedulable.as_ref().map(|(since, _)| (*since).max(launched) + PLACE_PATIENCE);
+        [container, place]
+    });
+    waits.flatten().filter(|when| *when > case.now).fold(deadline(run, launched), Timestamp::min)
+}

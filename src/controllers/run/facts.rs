@@ -1,0 +1,380 @@
+//! What the run controller reads of each object, and nothing else.
+//!
+//! Each form is made from the wire object once, on arrival from a watch, a live read or a write's answer. Changes of
+//! anything that is not here wake nobody.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerState, Pod, PodCondition};
+use kube::ResourceExt as _;
+use trainyard_api::capacity::{self, Capacity};
+use trainyard_api::cluster_node::{ClusterIdentity, ClusterNode, NodeReason, RetireReason};
+use trainyard_api::distribution::RoleName;
+use trainyard_api::names::{Finalizer, START_GATE, labels};
+use trainyard_api::placement::{Taint, Toleration};
+use trainyard_api::run_status::{RunPhase, RunStatus};
+use trainyard_api::{Cluster, Run, VmSize};
+
+use crate::kubernetes::apply::Seen;
+use crate::kubernetes::key::ObjectKey;
+use crate::resources::pod::MAIN_CONTAINER;
+
+/// A Run as the controllers keep it: whole while something may happen to it, its head afterwards.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunFacts {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// UID and version.
+    pub seen: Seen,
+    /// Its finalizers.
+    pub finalizers: Vec<String>,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Name of its Cluster.
+    pub cluster: String,
+    /// Name of its Experiment.
+    pub experiment: String,
+    /// Its phase; Queued until one is written.
+    pub phase: RunPhase,
+    /// The whole object; `None` once it is finished and nothing of it is left to do.
+    pub whole: Option<Arc<Run>>,
+}
+
+impl RunFacts {
+    /// Reduces a Run; `None` for one that no API server returned.
+    pub fn of(run: Run) -> Option<Self> {
+        let status = run.status.as_ref();
+        Some(Self {
+            key: ObjectKey::of(&run),
+            seen: Seen::of(&run).ok()?,
+            finalizers: run.finalizers().to_vec(),
+            deleting: run.metadata.deletion_timestamp.is_some(),
+            cluster: run.spec.cluster_ref.name.clone(),
+            experiment: run.spec.experiment.clone(),
+            phase: status.and_then(|status| status.phase).unwrap_or_default(),
+            whole: (!status.is_some_and(is_over)).then(|| Arc::new(run)),
+        })
+    }
+
+    /// Whether our finalizer is on it.
+    pub fn has_finalizer(&self) -> bool {
+        self.finalizers.iter().any(|one| one == Finalizer::Run.as_str())
+    }
+}
+
+/// Whether nothing is left to be done for a Run with this status: terminal, every allocation answered, all pods gone.
+fn is_over(status: &RunStatus) -> bool {
+    let last = status.attempts.last().map_or(0, |attempt| attempt.number);
+    status.phase.is_some_and(RunPhase::is_terminal)
+        && status.attempts.iter().all(|attempt| attempt.pods_gone)
+        && status.allocation.as_ref().is_none_or(|allocation| allocation.attempt <= last)
+}
+
+/// A pod that carries the label of a Run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodFacts {
+    /// Its namespace, and the name of the Run by its label.
+    pub run: ObjectKey,
+    /// Name, UID and version.
+    pub seen: Seen,
+    /// UID of the Run by its label.
+    pub run_uid: String,
+    /// Number of the attempt by its label; absent when that is no number.
+    pub attempt: Option<i32>,
+    /// Role by its label.
+    pub role: Option<RoleName>,
+    /// UID of its controlling owner.
+    pub owner_uid: Option<String>,
+    /// The Node it is bound to.
+    pub node_name: Option<String>,
+    /// Where in its list of gates ours stands.
+    pub gate: Option<usize>,
+    /// Its finalizers.
+    pub finalizers: Vec<String>,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Whether it is finished: no container of it runs or will run.
+    pub finished: bool,
+    /// How far its main container is.
+    pub progress: Progress,
+    /// Why it is taken from its node, when the condition `DisruptionTarget` says so.
+    pub disruption: Option<String>,
+    /// Since when the scheduler finds no place for it, and why.
+    pub unschedulable: Option<(Timestamp, String)>,
+}
+
+/// How far a pod's main container is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It has not started. `reason` and `message` are the kubelet's, when it waits for something.
+    Waiting {
+        /// As `ImagePullBackOff`; empty when nothing is known.
+        reason: String,
+        /// The kubelet's sentence.
+        message: String,
+    },
+    /// It runs.
+    Running {
+        /// Since when, as its kubelet says.
+        since: Option<Timestamp>,
+    },
+    /// It has exited.
+    Exited {
+        /// Its exit code.
+        code: i32,
+        /// As `Error` or `OOMKilled`.
+        reason: String,
+        /// The kubelet's sentence.
+        message: String,
+        /// When it started.
+        started: Option<Timestamp>,
+        /// When it ended.
+        finished: Option<Timestamp>,
+    },
+    /// The pod failed without an exit code of its main container.
+    Broken {
+        /// The pod's reason, as `Evicted` or `OutOfcpu`.
+        reason: String,
+        /// The kubelet's sentence.
+        message: String,
+    },
+}
+
+impl Progress {
+    /// Whether it has started, be it over or not.
+    pub fn has_started(&self) -> bool {
+        match self {
+            Self::Running { .. } | Self::Exited { .. } => true,
+            Self::Waiting { .. } | Self::Broken { .. } => false,
+        }
+    }
+}
+
+impl PodFacts {
+    /// Reduces a pod; `None` for one that has no label of a Run or that no API server returned.
+    pub fn of(pod: &Pod) -> Option<Self> {
+        let labels = pod.labels();
+        let spec = pod.spec.as_ref();
+        let gates = spec.and_then(|spec| spec.scheduling_gates.as_ref());
+        let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+        Some(Self {
+            run: ObjectKey::namespaced(pod.namespace()?, labels.get(labels::RUN)?),
+            seen: Seen::of(pod).ok()?,
+            run_uid: labels.get(labels::RUN_UID)?.clone(),
+            attempt: labels.get(labels::ATTEMPT).and_then(|text| text.parse().ok()),
+            role: labels
+                .get(labels::ROLE)
+                .and_then(|text| RoleName::ALL.iter().copied().find(|role| role.as_str() == text)),
+            owner_uid: owner.map(|owner| owner.uid.clone()),
+            node_name: spec.and_then(|spec| spec.node_name.clone()).filter(|name| !name.is_empty()),
+            gate: gates.and_then(|gates| gates.iter().position(|gate| gate.name == START_GATE)),
+            finalizers: pod.finalizers().to_vec(),
+            deleting: pod.metadata.deletion_timestamp.is_some(),
+            finished: phase == "Succeeded" || phase == "Failed",
+            progress: progress(pod, phase),
+            disruption: condition(pod, "DisruptionTarget")
+                .filter(|one| one.status == "True")
+                .map(|one| format!("{}: {}", one.reason.clone().unwrap_or_default(), one.message.clone().unwrap_or_default())),
+            unschedulable: condition(pod, "PodScheduled")
+                .filter(|one| one.status == "False" && one.reason.as_deref() == Some("Unschedulable"))
+                .and_then(|one| Some((one.last_transition_time.as_ref()?.0, one.message.clone().unwrap_or_default()))),
+        })
+    }
+
+    /// Whether our finalizer is on it.
+    pub fn has_finalizer(&self) -> bool {
+        self.finalizers.iter().any(|one| one == Finalizer::RunPod.as_str())
+    }
+}
+
+fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
+    let status = pod.status.as_ref()?;
+    status.conditions.iter().flatten().find(|one| one.type_ == kind)
+}
+
+fn progress(pod: &Pod, phase: &str) -> Progress {
+    let status = pod.status.as_ref();
+    let main = status
+        .and_then(|status| status.container_statuses.as_ref())
+        .and_then(|list| list.iter().find(|one| one.name == MAIN_CONTAINER));
+    let state = main.and_then(|main| main.state.as_ref());
+    if let Some(ContainerState { terminated: Some(over), .. }) = state {
+        return Progress::Exited {
+            code: over.exit_code,
+            reason: over.reason.clone().unwrap_or_default(),
+            message: over.message.clone().unwrap_or_default(),
+            started: over.started_at.as_ref().map(|time| time.0),
+            finished: over.finished_at.as_ref().map(|time| time.0),
+        };
+    }
+    let of_pod = |text: Option<&String>| text.cloned().unwrap_or_default();
+    match (phase, state) {
+        // Nodes that report no container still report that all of them exited 0.
+        ("Succeeded", _) => Progress::Exited {
+            code: 0,
+            reason: String::new(),
+            message: String::new(),
+            started: None,
+            finished: None,
+        },
+        ("Failed", _) => Progress::Broken {
+            reason: of_pod(status.and_then(|status| status.reason.as_ref())),
+            message: of_pod(status.and_then(|status| status.message.as_ref())),
+        },
+        (_, Some(ContainerState { running: Some(running), .. })) => {
+            Progress::Running { since: running.started_at.as_ref().map(|time| time.0) }
+        }
+        (_, Some(ContainerState { waiting: Some(waiting), .. })) => Progress::Waiting {
+            reason: of_pod(waiting.reason.as_ref()),
+            message: of_pod(waiting.message.as_ref()),
+        },
+        _ => Progress::Waiting { reason: String::new(), message: String::new() },
+    }
+}
+
+/// A ClusterNode.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeFacts {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// Its Cluster.
+    pub cluster: ClusterIdentity,
+    /// The taint on its Node.
+    pub taint: Taint,
+    /// Tolerations its pods need besides.
+    pub tolerations: Vec<Toleration>,
+    /// Who may use it.
+    pub claims: Vec<ClaimFacts>,
+    /// Name of its Node.
+    pub node_name: Option<String>,
+    /// UID of its Node.
+    pub node_uid: Option<String>,
+    /// What its Node has for runs, or what its size promises.
+    pub capacity: Capacity,
+    /// Whether its pods count as gone: its Node is gone, or silent for too long.
+    pub lost: bool,
+    /// Whether its Node is silent for the moment.
+    pub not_ready: bool,
+}
+
+/// One attempt's hold on a ClusterNode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimFacts {
+    /// The Run.
+    pub run: ObjectKey,
+    /// Its UID.
+    pub run_uid: String,
+    /// The attempt.
+    pub attempt: i32,
+    /// How much of the machine.
+    pub share: Capacity,
+}
+
+impl NodeFacts {
+    /// Reduces a ClusterNode.
+    pub fn of(node: &ClusterNode) -> Self {
+        let status = node.status.as_ref();
+        let allocatable = status.and_then(|status| status.allocatable.clone());
+        let size = &node.spec.vm_size;
+        Self {
+            key: ObjectKey::of(node),
+            cluster: node.spec.cluster.clone(),
+            taint: node.spec.taint.clone(),
+            tolerations: node.spec.tolerations.clone(),
+            claims: node
+                .spec
+                .claims
+                .iter()
+                .map(|claim| ClaimFacts {
+                    run: ObjectKey::namespaced(&claim.run_namespace, &claim.run_name),
+                    run_uid: claim.run_uid.clone(),
+                    attempt: claim.attempt,
+                    share: claim.share.clone(),
+                })
+                .collect(),
+            node_name: status.and_then(|status| status.node_name.clone()),
+            node_uid: status.and_then(|status| status.node_uid.clone()),
+            capacity: allocatable.unwrap_or_else(|| promised(size.vcpus, &size.memory, &size.accelerators)),
+            lost: is_lost(node),
+            not_ready: status.is_some_and(|status| status.not_ready_since.is_some()),
+        }
+    }
+
+    /// The claim of this attempt.
+    pub fn claim(&self, run_uid: &str, attempt: i32) -> Option<&ClaimFacts> {
+        self.claims.iter().find(|claim| claim.run_uid == run_uid && claim.attempt == attempt)
+    }
+}
+
+/// Either controller may be first to say it: the node controller as a fact, the cluster controller as a decision.
+fn is_lost(node: &ClusterNode) -> bool {
+    let retired = node.spec.retired.as_ref().map(|retired| retired.reason);
+    let status = node.status.as_ref();
+    retired == Some(RetireReason::Lost)
+        || status.is_some_and(|status| {
+            status.gone_time.is_some() || matches!(status.reason, Some(NodeReason::Lost | NodeReason::Gone))
+        })
+}
+
+fn promised(
+    vcpus: i32,
+    memory: &k8s_openapi::apimachinery::pkg::api::resource::Quantity,
+    accelerators: &[trainyard_api::vm_size::Accelerator],
+) -> Capacity {
+    let mut counts = BTreeMap::new();
+    for one in accelerators {
+        *counts.entry(one.resource_name.clone()).or_insert(0) += i64::from(one.count);
+    }
+    Capacity {
+        cpu_millis: i64::from(vcpus) * 1000,
+        memory_bytes: capacity::bytes(memory).unwrap_or(0),
+        accelerators: counts,
+    }
+}
+
+/// A Cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterFacts {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// Name and UID.
+    pub id: ClusterIdentity,
+    /// The size of its machines, as its user wrote it.
+    pub vm_size: String,
+}
+
+impl ClusterFacts {
+    /// Reduces a Cluster.
+    pub fn of(cluster: &Cluster) -> Self {
+        let id = ClusterIdentity { name: cluster.name_any(), uid: cluster.uid().unwrap_or_default() };
+        Self { key: ObjectKey::of(cluster), id, vm_size: cluster.spec.vm_size.clone() }
+    }
+}
+
+/// A VmSize.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SizeFacts {
+    /// Its name and aliases.
+    pub names: Vec<String>,
+    /// What a machine of it has.
+    pub capacity: Capacity,
+}
+
+impl SizeFacts {
+    /// Reduces a VmSize.
+    pub fn of(size: &VmSize) -> Self {
+        let spec = &size.spec;
+        Self {
+            names: std::iter::once(&spec.size_name).chain(&spec.aliases).cloned().collect(),
+            capacity: promised(spec.vcpus, &spec.memory, &spec.accelerators),
+        }
+    }
+
+    /// Whether a Cluster that asks for this size means this one.
+    pub fn answers_to(&self, asked: &str) -> bool {
+        self.names.iter().any(|name| name.eq_ignore_ascii_case(asked))
+    }
+}

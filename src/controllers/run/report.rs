@@ -1,0 +1,102 @@
+//! What people are told: Events about a Run.
+//!
+//! Status says the same and more; an Event is for whoever watches. One for each meaning, none for progress, and never
+//! a reason for a reconcile to fail.
+
+use trainyard_api::Run;
+use trainyard_api::run_status::{AttemptCause, RunPhase};
+
+use crate::kubernetes::events::{Events, Reason, Severity};
+
+/// One thing to tell, made with the decision and told once its status is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// What it means.
+    pub meaning: Meaning,
+    /// A sentence.
+    pub message: String,
+}
+
+/// Everything a Run's Events can mean: their `reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// The Run is not accepted.
+    NotAccepted,
+    /// An attempt failed.
+    AttemptFailed,
+    /// The Run succeeded.
+    Completed,
+    /// The Run failed for good.
+    Failed,
+    /// The Run was cancelled.
+    Canceled,
+}
+
+impl Reason for Meaning {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::NotAccepted => "NotAccepted",
+            Self::AttemptFailed => "AttemptFailed",
+            Self::Completed => "Completed",
+            Self::Failed => "Failed",
+            Self::Canceled => "Canceled",
+        }
+    }
+}
+
+impl Meaning {
+    fn severity(self) -> Severity {
+        match self {
+            Self::NotAccepted | Self::AttemptFailed | Self::Failed => Severity::Warning,
+            Self::Completed | Self::Canceled => Severity::Normal,
+        }
+    }
+}
+
+/// Tells what was decided about the Run, once it is stored.
+pub fn report(events: &Events, run: &Run, notices: &[Notice]) {
+    for Notice { meaning, message } in notices {
+        events.tell(run, meaning.severity(), *meaning, message);
+    }
+}
+
+impl Notice {
+    /// The Run is not accepted.
+    pub fn not_accepted(message: &str) -> Self {
+        Self { meaning: Meaning::NotAccepted, message: message.to_owned() }
+    }
+
+    /// An attempt ended, in a way that people want to hear of beside the Run's own end.
+    pub fn of_attempt(number: i32, cause: AttemptCause, message: &str) -> Option<Self> {
+        let told = match cause {
+            AttemptCause::UserCode
+            | AttemptCause::Setup
+            | AttemptCause::Infrastructure
+            | AttemptCause::NamespaceQuota
+            | AttemptCause::WallClock
+            | AttemptCause::ClusterDeleted => true,
+            AttemptCause::Succeeded
+            | AttemptCause::NotStarted
+            | AttemptCause::Suspended
+            | AttemptCause::Canceled
+            | AttemptCause::Requeue
+            | AttemptCause::Deleted
+            | AttemptCause::Unknown => false,
+        };
+        told.then(|| Self {
+            meaning: Meaning::AttemptFailed,
+            message: format!("attempt {number} ({cause}): {message}"),
+        })
+    }
+
+    /// The Run reached this phase.
+    pub fn of_phase(phase: RunPhase, message: &str) -> Option<Self> {
+        let meaning = match phase {
+            RunPhase::Completed => Meaning::Completed,
+            RunPhase::Failed => Meaning::Failed,
+            RunPhase::Canceled => Meaning::Canceled,
+            _ => return None,
+        };
+        Some(Self { meaning, message: message.to_owned() })
+    }
+}

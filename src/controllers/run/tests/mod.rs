@@ -1,0 +1,9 @@
+//! The run controller on an API server in memory, with the paused clock.
+//!
+//! [`world`] plays everybody else: users, the cluster controller, the scheduler, the kubelets.
+
+mod crashes;
+mod endings;
+mod protocol;
+mod stories;
+mod world;
