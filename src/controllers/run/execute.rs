@@ -179,8 +179,10 @@ impl Hands {
             Subject::Over(facts) => (None, Some(RunFacts::clone(facts))),
             Subject::Unseen | Subject::Gone => (None, None),
         };
-        let allocation = whole.as_ref().and_then(|run| run.status.as_ref()).and_then(|status| status.allocation.as_ref());
-        let allocated = allocation.into_iter().flat_map(|one| &one.nodes).map(|node| node.name.clone()).collect();
+        let allocation =
+            whole.as_ref().and_then(|run| run.status.as_ref()).and_then(|status| status.allocation.as_ref());
+        let allocated =
+            allocation.into_iter().flat_map(|one| &one.nodes).map(|node| node.name.clone()).collect();
         Self {
             runs: Api::namespaced(with.client.clone(), namespace),
             pods: Api::namespaced(with.client.clone(), namespace),
@@ -253,7 +255,8 @@ impl Hands {
     async fn rehearse(&self, pods: &[Pod]) -> Result<Done, Error> {
         let mut cannot_tell = None;
         for pod in pods {
-            let Err(error) = apply::rehearse_create(&self.pods, pod, FieldManager::RunPods.as_str()).await else {
+            let Err(error) = apply::rehearse_create(&self.pods, pod, FieldManager::RunPods.as_str()).await
+            else {
                 continue;
             };
             let said = error.server_message().unwrap_or_default().to_owned();
@@ -268,7 +271,11 @@ impl Hands {
                     None => return Err(error),
                 },
             };
-            return Ok(Done::Rehearsed(Rehearsal::Refused(Refusal { name: pod.name_any(), why, message: said })));
+            return Ok(Done::Rehearsed(Rehearsal::Refused(Refusal {
+                name: pod.name_any(),
+                why,
+                message: said,
+            })));
         }
         Ok(Done::Rehearsed(cannot_tell.map_or(Rehearsal::Taken, Rehearsal::CannotTell)))
     }
@@ -306,8 +313,13 @@ impl Hands {
     async fn create_pod(&self, pod: &Pod) -> Result<Done, Error> {
         let name = pod.name_any();
         let taken = || {
-            let message = "a pod of that name is there and is not this attempt's; delete it, or name the Run otherwise";
-            Done::Refused(Refusal { name: format!("Pod {name}"), why: Refused::NameTaken, message: message.to_owned() })
+            let message =
+                "a pod of that name is there and is not this attempt's; delete it, or name the Run otherwise";
+            Done::Refused(Refusal {
+                name: format!("Pod {name}"),
+                why: Refused::NameTaken,
+                message: message.to_owned(),
+            })
         };
         match apply::create(&self.pods, pod, FieldManager::RunPods.as_str()).await {
             Ok(Creation::Created(created)) => {
@@ -448,7 +460,9 @@ fn refusal(error: &Error) -> Option<Refused> {
     match error.kind() {
         // The quota plugin has no reason of its own; this sentence is its only mark (`exceeded quota: NAME, ...`, and
         // `failed quota: NAME: must specify ...`, which no retry mends but a change of the quota does).
-        ErrorKind::Forbidden if said.contains("exceeded quota") || said.contains("failed quota") => Some(Refused::Quota),
+        ErrorKind::Forbidden if said.contains("exceeded quota") || said.contains("failed quota") => {
+            Some(Refused::Quota)
+        }
         ErrorKind::Forbidden | ErrorKind::Invalid => Some(Refused::Policy),
         // A namespace that is gone takes the Run with it.
         ErrorKind::NotFound => Some(Refused::NamespaceTerminating),

@@ -235,7 +235,8 @@ pub fn observe(caches: &Caches, memory: &Memory, key: &ObjectKey, now: Timestamp
         Subject::Unseen | Subject::Gone => None,
     };
     let service_for = remembered.service.clone().filter(|(of, _)| Some(of) == uid.as_ref()).map(|(_, k)| k);
-    let rehearsed_at = remembered.rehearsed.clone().filter(|(of, _)| Some(of) == uid.as_ref()).map(|(_, at)| at);
+    let rehearsed_at =
+        remembered.rehearsed.clone().filter(|(of, _)| Some(of) == uid.as_ref()).map(|(_, at)| at);
     memory.replace(key, remembered);
     let (nodes, pool) = match &subject {
         Subject::Live { run, .. } => (nodes_of(caches, run), pool_of(caches, key, run)),
@@ -293,13 +294,21 @@ fn nodes_of(caches: &Caches, run: &Run) -> BTreeMap<String, NodeFacts> {
 }
 
 fn pool_of(caches: &Caches, key: &ObjectKey, run: &Run) -> Pool {
-    let Some(cluster) = caches.clusters.get(&ObjectKey::namespaced(&key.namespace, &run.spec.cluster_ref.name)) else {
+    let Some(cluster) =
+        caches.clusters.get(&ObjectKey::namespaced(&key.namespace, &run.spec.cluster_ref.name))
+    else {
         return Pool::default();
     };
     // Any node tells the taint and tolerations of all; the smallest one is what every process must fit on.
     let nodes = caches.nodes.indexed(&cluster.id.uid);
     let smallest = nodes.iter().min_by_key(|node| (node.capacity.memory_bytes, node.capacity.cpu_millis));
-    let by_size = || caches.sizes.filter(|size| size.answers_to(&cluster.vm_size)).first().map(|size| size.capacity.clone());
+    let by_size = || {
+        caches
+            .sizes
+            .filter(|size| size.answers_to(&cluster.vm_size))
+            .first()
+            .map(|size| size.capacity.clone())
+    };
     Pool {
         cluster: Some(cluster.id.clone()),
         capacity: smallest.map(|node| node.capacity.clone()).or_else(by_size),

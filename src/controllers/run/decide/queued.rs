@@ -61,9 +61,12 @@ impl Accepted {
         match self {
             Self::SpecChanged => RunReason::SpecChanged,
             Self::DoesNotFit => RunReason::DoesNotFit,
-            Self::DryRun | Self::NotChecked | Self::Refused | Self::QuotaExceeded | Self::NameTaken | Self::Invalid => {
-                RunReason::NotAccepted
-            }
+            Self::DryRun
+            | Self::NotChecked
+            | Self::Refused
+            | Self::QuotaExceeded
+            | Self::NameTaken
+            | Self::Invalid => RunReason::NotAccepted,
         }
     }
 }
@@ -80,8 +83,9 @@ pub fn go_on(case: &Case<'_>, mut draft: Draft) -> Decision {
     let totals = draft.status.totals.clone().unwrap_or_default();
     let last = draft.status.attempts.last().cloned().unwrap_or_default();
     let said = last.message.clone().unwrap_or_default();
-    match last.cause.map_or(Next::Wait(RunReason::Waiting), |cause| next(cause, &totals, retries.user, retries.infrastructure))
-    {
+    match last.cause.map_or(Next::Wait(RunReason::Waiting), |cause| {
+        next(cause, &totals, retries.user, retries.infrastructure)
+    }) {
         Next::Complete => finish(case, &mut draft, RunPhase::Completed, RunReason::Succeeded, &said),
         Next::Fail(reason) => {
             let spent = format!("attempt {}: {said}{}", last.number, spent(reason, &totals));
@@ -91,13 +95,24 @@ pub fn go_on(case: &Case<'_>, mut draft: Draft) -> Decision {
             finish(case, &mut draft, RunPhase::Canceled, RunReason::Canceled, "cancelled by its user");
         }
         Next::Wait(_) if case.run.spec.suspend => {
-            draft.set_phase(RunPhase::Suspended, RunReason::Suspended, "set suspend to false to queue it again");
-            draft.set_condition(RunCondition::Suspended, ConditionStatus::True, RunReason::Suspended.as_str(), "");
+            draft.set_phase(
+                RunPhase::Suspended,
+                RunReason::Suspended,
+                "set suspend to false to queue it again",
+            );
+            draft.set_condition(
+                RunCondition::Suspended,
+                ConditionStatus::True,
+                RunReason::Suspended.as_str(),
+                "",
+            );
         }
         Next::Wait(reason) => {
             // The quota that refused the last attempt would refuse the next one: the Run is not accepted until a
             // rehearsal says otherwise, or it would take nodes again and again.
-            if last.cause == Some(AttemptCause::NamespaceQuota) && draft.status.phase != Some(RunPhase::Queued) {
+            if last.cause == Some(AttemptCause::NamespaceQuota)
+                && draft.status.phase != Some(RunPhase::Queued)
+            {
                 refuse(&mut draft, Accepted::QuotaExceeded, &said);
                 return draft.write();
             }
@@ -145,7 +160,10 @@ fn spent(reason: RunReason, totals: &AttemptTotals) -> String {
             format!("; failures of its own: {}, more than retries.user allows", totals.user_failures)
         }
         RunReason::Infrastructure => {
-            format!("; failures of machines: {}, more than retries.infrastructure allows", totals.infrastructure_failures)
+            format!(
+                "; failures of machines: {}, more than retries.infrastructure allows",
+                totals.infrastructure_failures
+            )
         }
         _ => String::new(),
     }
@@ -168,9 +186,13 @@ fn finish(case: &Case<'_>, draft: &mut Draft, phase: RunPhase, reason: RunReason
 
 /// A Run that is being deleted goes when no pod of it is left that runs or is held.
 fn delete(case: &Case<'_>, draft: Draft) -> Decision {
-    let has_finalizer = case.run.metadata.finalizers.iter().flatten().any(|one| {
-        one == trainyard_api::names::Finalizer::Run.as_str()
-    });
+    let has_finalizer = case
+        .run
+        .metadata
+        .finalizers
+        .iter()
+        .flatten()
+        .any(|one| one == trainyard_api::names::Finalizer::Run.as_str());
     // Pods with the number of an attempt that was never recorded: whoever made them, they go now.
     let stops = super::stops(case.own.iter().copied());
     if !stops.is_empty() {
@@ -283,11 +305,16 @@ fn ask(case: &Case<'_>, run: &ValidRun) -> Decision {
     let next_attempt = case.attempts().last().map_or(1, |last| last.number + 1);
     let of_each_role: Vec<Process> =
         run.layout.processes().iter().filter(|process| process.index == 0).copied().collect();
-    let pods = of_each_role.into_iter().filter_map(|process| pod::pod(run, next_attempt, process, &machine).ok());
+    let pods =
+        of_each_role.into_iter().filter_map(|process| pod::pod(run, next_attempt, process, &machine).ok());
     let mut steps = vec![Step::Rehearse(pods.collect())];
-    let has_finalizer = case.run.metadata.finalizers.iter().flatten().any(|one| {
-        one == trainyard_api::names::Finalizer::Run.as_str()
-    });
+    let has_finalizer = case
+        .run
+        .metadata
+        .finalizers
+        .iter()
+        .flatten()
+        .any(|one| one == trainyard_api::names::Finalizer::Run.as_str());
     if !has_finalizer {
         steps.push(Step::AddRunFinalizer);
     }
