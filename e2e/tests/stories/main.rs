@@ -5,7 +5,11 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod capacity;
+mod deletion;
 mod elasticity;
 mod failures;
 mod operators;
+mod queue;
 mod rest;
+mod wrong;
