@@ -131,6 +131,14 @@ fn start(context: &Context, tasks: &mut Tasks) {
         concurrency: settings.concurrency(ControllerName::Run),
         tasks,
     });
+    controllers::experiment::start(controllers::experiment::Setup {
+        client: client.clone(),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        concurrency: settings.concurrency(ControllerName::Experiment),
+        tasks,
+    });
 }
 
 /// Waits for the lease, acts while holding it, and gives it back.

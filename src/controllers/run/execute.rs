@@ -55,7 +55,8 @@ enum Done {
     Rehearsed(Rehearsal),
     Service(i32),
     Created(Box<PodFacts>),
-    Pod(Box<PodFacts>),
+    Ungated(Box<PodFacts>),
+    Stopped(Box<PodFacts>),
     PodGone(String),
     Nodes(BTreeMap<String, NodeFacts>),
     Pods(BTreeMap<String, PodFacts>),
@@ -110,6 +111,9 @@ fn absorb(with: &Executor, seen: &mut Observed, done: Done) {
             if let Some(uid) = uid_of(&seen.subject) {
                 with.memory.keep_rehearsal(&seen.key, &uid, now);
             }
+            if let (Rehearsal::Taken, Subject::Live { run, .. }) = (&rehearsal, &seen.subject) {
+                with.memory.keep_yes(&seen.key.namespace, run, &seen.pool, now);
+            }
             seen.rehearsed_at = Some(now);
             seen.rehearsal = Some(rehearsal);
         }
@@ -121,10 +125,12 @@ fn absorb(with: &Executor, seen: &mut Observed, done: Done) {
         }
         Done::Created(pod) => {
             seen.nodes_are_live = false;
-            keep_pod(with, seen, *pod);
+            keep_pod(with, seen, *pod, false);
         }
-        Done::Pod(pod) => keep_pod(with, seen, *pod),
+        Done::Ungated(pod) => keep_pod(with, seen, *pod, false),
+        Done::Stopped(pod) => keep_pod(with, seen, *pod, true),
         Done::PodGone(name) => {
+            with.memory.forget_pod(&seen.key, &name);
             seen.pods.remove(&name);
         }
         Done::Nodes(nodes) => {
@@ -141,9 +147,9 @@ fn absorb(with: &Executor, seen: &mut Observed, done: Done) {
     }
 }
 
-fn keep_pod(with: &Executor, seen: &mut Observed, pod: PodFacts) {
+fn keep_pod(with: &Executor, seen: &mut Observed, pod: PodFacts, leaving: bool) {
     let now = with.clock.now();
-    with.memory.keep_pod(&seen.key, &pod, now);
+    with.memory.keep_pod(&seen.key, &pod, leaving, now);
     let until = now + observe::BELIEVED;
     seen.believed_until = Some(seen.believed_until.map_or(until, |earlier| earlier.min(until)));
     seen.pods.insert(pod.seen.name.clone(), pod);
@@ -386,21 +392,21 @@ impl Hands {
         match newer.as_ref().and_then(PodFacts::of) {
             None => Ok(Done::PodGone(pod.seen.name)),
             Some(newer) if newer.seen.uid != pod.seen.uid || newer.deleting || newer.gate.is_none() => {
-                Ok(Done::Pod(Box::new(newer)))
+                Ok(Done::Ungated(Box::new(newer)))
             }
             Some(newer) => self.patch_gate(&newer).await,
         }
     }
 
     async fn patch_gate(&self, pod: &PodFacts) -> Result<Done, Error> {
-        let Some(gate) = pod.gate else { return Ok(Done::Pod(Box::new(pod.clone()))) };
+        let Some(gate) = pod.gate else { return Ok(Done::Ungated(Box::new(pod.clone()))) };
         let operations = json!([
             {"op": "test", "path": format!("/spec/schedulingGates/{gate}/name"), "value": START_GATE},
             {"op": "remove", "path": format!("/spec/schedulingGates/{gate}")},
         ]);
         let patched = apply::patch(&self.pods, &pod.seen, PatchIf::Unchanged, operations).await?;
         Ok(PodFacts::of(&patched)
-            .map_or_else(|| Done::PodGone(pod.seen.name.clone()), |facts| Done::Pod(Box::new(facts))))
+            .map_or_else(|| Done::PodGone(pod.seen.name.clone()), |facts| Done::Ungated(Box::new(facts))))
     }
 
     async fn stop_pod(&self, pod: PodFacts, release: bool, delete: bool) -> Result<Done, Error> {
@@ -422,7 +428,7 @@ impl Hands {
                 Deletion::Accepted => pod.deleting = true,
             }
         }
-        Ok(Done::Pod(Box::new(pod)))
+        Ok(Done::Stopped(Box::new(pod)))
     }
 }
 

@@ -113,11 +113,11 @@ fn start(
             return draft.write_or_wait(Some(case.now + LOOK_AGAIN));
         }
         let text = format!("{} could not be created: {}", refusal.name, refusal.message);
-        let cause = match refusal.why {
+        let costs = match refusal.why {
             Refused::Quota => AttemptCause::NamespaceQuota,
             Refused::Policy | Refused::NameTaken | Refused::NamespaceTerminating => AttemptCause::Setup,
         };
-        let end = End { culprit: Some(refusal.name.clone()), ..End::plain(cause, text) };
+        let end = End { culprit: Some(refusal.name.clone()), ..End::plain(costs, text) };
         return ended(draft, attempt, end);
     }
 

@@ -149,7 +149,11 @@ impl Draft {
             _ if self.is_cancelled() && cause != AttemptCause::Succeeded => RunPhase::CancelRequested,
             _ => RunPhase::Finalizing,
         };
-        self.set_phase(stopping, RunReason::StoppingPods, format!("attempt {number}: {message}"));
+        let why = match cause {
+            AttemptCause::Deleted => RunReason::Deleting,
+            _ => RunReason::StoppingPods,
+        };
+        self.set_phase(stopping, why, format!("attempt {number}: {message}"));
         if let Some(notice) = Notice::of_attempt(number, cause, &message) {
             self.notices.push(notice);
         }

@@ -290,8 +290,9 @@ fn wait(reason: &str, message: &str) -> Wait {
             ];
             if refused.iter().any(|words| message.contains(words)) { Wait::Hopeless } else { Wait::Registry }
         }
-        "CreateContainerConfigError" => Wait::UsersTurn,
-        "CreateContainerError" | "RunContainerError" | "StartError" => Wait::UsersTurn,
+        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" | "StartError" => {
+            Wait::UsersTurn
+        }
         _ => Wait::Normal,
     }
 }
@@ -303,7 +304,6 @@ fn never_started(case: &Case<'_>, launched: Timestamp, members: &Members<'_>) ->
         if let Progress::Waiting { reason, message } = &pod.progress {
             let text = format!("pod {name} cannot start: {reason}: {message}");
             match wait(reason, message) {
-                Wait::Normal => {}
                 Wait::Hopeless => return ends(AttemptCause::Setup, reason, text),
                 Wait::UsersTurn if case.now >= launched + SETUP_PATIENCE => {
                     return ends(AttemptCause::Setup, reason, text);
@@ -311,7 +311,7 @@ fn never_started(case: &Case<'_>, launched: Timestamp, members: &Members<'_>) ->
                 Wait::Registry if case.now >= launched + PULL_PATIENCE => {
                     return ends(AttemptCause::Infrastructure, reason, text);
                 }
-                Wait::UsersTurn | Wait::Registry => {}
+                Wait::Normal | Wait::UsersTurn | Wait::Registry => {}
             }
         }
         if let Some((since, message)) = &pod.unschedulable

@@ -71,7 +71,7 @@ async fn at_rest_nothing_is_asked_and_nothing_written() {
     world.play().await;
     world.pass(Duration::from_secs(30)).await;
     world.server.forget_requests();
-    world.pass(Duration::from_secs(60)).await;
+    world.pass(Duration::from_mins(1)).await;
     let asked: Vec<_> = world.server.requests().into_iter().filter(|one| one.verb != Verb::Watch).collect();
     assert_eq!(asked, []);
 }
@@ -232,4 +232,28 @@ async fn a_spec_changed_behind_the_schemas_back_is_not_started() {
     world.edit_run("r1", |run| run.spec.container.image = "registry.example/other:2".into());
     world.play().await;
     assert_eq!(world.reason("r1"), Some(RunReason::SpecChanged));
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_that_differ_in_name_only_are_asked_for_once_in_ten_seconds() {
+    let world = World::with_nodes(0);
+    let _process = world.start("one");
+    let creates = Matching::any().verb(Verb::Create).resource("pods");
+    world.submit("r0", &json!({}));
+    world.settle().await;
+    for index in 1..20 {
+        world.submit(&format!("r{index}"), &json!({}));
+    }
+    world.submit("other", &json!({"args": ["--other"]}));
+    world.settle().await;
+    assert_eq!(
+        world.reason("r19"),
+        Some(RunReason::Waiting),
+        "no node, so its size tells what it would have"
+    );
+    assert_eq!(world.count(&creates), 2, "one for all that are alike, one for the other");
+    world.pass(Duration::from_secs(10)).await;
+    world.submit("later", &json!({}));
+    world.settle().await;
+    assert_eq!(world.count(&creates), 3);
 }

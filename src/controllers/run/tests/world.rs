@@ -13,7 +13,7 @@ use trainyard_api::run_status::{
     AllocatedNode, Allocation, Attempt, AttemptCause, Directive, DirectiveKind, DirectiveReason, RunPhase,
     RunReason, RunStatus,
 };
-use trainyard_api::{Cluster, ClusterNode, Experiment, Run, Time, VmSize};
+use trainyard_api::{Cluster, ClusterNode, Run, Time, VmSize};
 use trainyard_fake_apiserver::{FakeServer, Matching};
 use trainyard_model::run::is_accepted;
 
@@ -163,10 +163,6 @@ impl World {
     }
 
     pub fn services(&self) -> Vec<Service> {
-        self.server.list()
-    }
-
-    pub fn experiments(&self) -> Vec<Experiment> {
         self.server.list()
     }
 
