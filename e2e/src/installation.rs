@@ -36,12 +36,7 @@ pub fn kubectl_with_input(plane: &ControlPlane, args: &[&str], input: &str) -> R
 
 /// Installs CRDs, roles, sizes and the class of the local control plane. The chart's Deployment gets no replica.
 pub async fn install(plane: &ControlPlane) -> Result<()> {
-    let crds = render("trainyard-crds", &[])?;
-    kubectl_with_input(plane, &["apply", "--server-side", "-f", "-"], &crds)?;
-    let mut established: Vec<String> =
-        ["wait", "--for=condition=Established", "--timeout=30s"].map(ToOwned::to_owned).to_vec();
-    established.extend(trainyard_api::all_crds().iter().map(|crd| format!("crd/{}", crd.name_any())));
-    kubectl(plane, &established.iter().map(String::as_str).collect::<Vec<_>>())?;
+    install_crds(plane)?;
     kubectl_with_input(
         plane,
         &["apply", "-f", "-"],
@@ -51,6 +46,17 @@ pub async fn install(plane: &ControlPlane) -> Result<()> {
     kubectl_with_input(plane, &["apply", "--server-side", "-f", "-"], &chart)?;
     let class = checkout().join("deploy/local/provisioning-class.yaml");
     kubectl(plane, &["apply", "-f", &class.display().to_string()])?;
+    Ok(())
+}
+
+/// Installs the CRDs and waits until they are served.
+pub fn install_crds(plane: &ControlPlane) -> Result<()> {
+    let crds = render("trainyard-crds", &[])?;
+    kubectl_with_input(plane, &["apply", "--server-side", "-f", "-"], &crds)?;
+    let mut established: Vec<String> =
+        ["wait", "--for=condition=Established", "--timeout=30s"].map(ToOwned::to_owned).to_vec();
+    established.extend(trainyard_api::all_crds().iter().map(|crd| format!("crd/{}", crd.name_any())));
+    kubectl(plane, &established.iter().map(String::as_str).collect::<Vec<_>>())?;
     Ok(())
 }
 

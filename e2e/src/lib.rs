@@ -7,3 +7,4 @@
 pub mod controlplane;
 pub mod demo;
 pub mod installation;
+pub mod stories;
