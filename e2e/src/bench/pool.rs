@@ -1,12 +1,13 @@
 //! A Cluster whose machines are all there and idle, before and after each measurement.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, PostParams};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 use trainyard_api::cluster_node::NodeState;
 use trainyard_api::names::labels;
@@ -83,6 +84,19 @@ impl Pool {
             .buffer_unordered(SUBMITTED_AT_ONCE)
             .try_for_each(|_| async { Ok(()) })
             .await
+    }
+
+    /// What the Runs that do not run say about it; of many, the first.
+    pub async fn complaints(&self) -> Result<String> {
+        let others = ListParams::default().fields("status.phase!=Running");
+        let others = self.runs().list(&others).await?.items;
+        let mut text = format!("{} run(s) do not run", others.len());
+        for run in others.iter().take(10) {
+            let status = run.status.clone().unwrap_or_default();
+            let waits = status.queue.and_then(|queue| queue.message).or(status.message).unwrap_or_default();
+            let _ = write!(text, "\n  {}: {:?}: {waits}", run.name_any(), status.phase.unwrap_or_default());
+        }
+        Ok(text)
     }
 
     /// How many pods of Runs are running.

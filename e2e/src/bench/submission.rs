@@ -73,9 +73,14 @@ pub async fn measure(
         Ok(seen)
     };
     let both = async { tokio::try_join!(submit, wait) };
-    let (submitted, seen) = timeout(Duration::from_secs(LIMIT.into()), both)
-        .await
-        .context("waiting for all runs to be running")??;
+    let outcome = timeout(Duration::from_secs(u64::from(LIMIT) - 10), both).await;
+    let (submitted, seen) = match outcome.context("waiting for all runs to be running").flatten() {
+        Ok(times) => times,
+        Err(error) => {
+            let log = operator.process().log_tail();
+            return Err(error.context(format!("{}\noperator's log:\n{log}", pool.complaints().await?)));
+        }
+    };
     let usage = meter.usage(plane, operator.process())?;
     let pods = pool.running_pods().await?;
     if pods != runs * PODS_PER_RUN {
