@@ -114,6 +114,14 @@ fn start(context: &Context, tasks: &mut Tasks) {
         concurrency: settings.concurrency(ControllerName::Cluster),
         tasks,
     });
+    controllers::vm_size::start(controllers::vm_size::Setup {
+        client: client.clone(),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        concurrency: settings.concurrency(ControllerName::VmSize),
+        tasks,
+    });
     controllers::run::start(controllers::run::Setup {
         client: client.clone(),
         clock: clock.clone(),
@@ -121,6 +129,14 @@ fn start(context: &Context, tasks: &mut Tasks) {
         readiness: readiness.clone(),
         events,
         concurrency: settings.concurrency(ControllerName::Run),
+        tasks,
+    });
+    controllers::experiment::start(controllers::experiment::Setup {
+        client: client.clone(),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        concurrency: settings.concurrency(ControllerName::Experiment),
         tasks,
     });
 }

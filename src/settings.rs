@@ -119,6 +119,8 @@ impl Settings {
             ControllerName::Node => self.node_concurrency,
             ControllerName::Run => self.run_concurrency,
             ControllerName::Experiment => self.experiment_concurrency,
+            // Looked at when an administrator changes one; there is nothing to tune.
+            ControllerName::VmSize => 4,
         }
     }
 

@@ -71,7 +71,7 @@ closed_set! {
 }
 
 closed_set! {
-    /// Conditions of a VmSize or a ProvisioningClass.
+    /// Conditions of a VmSize.
     CatalogueCondition {
         /// Clusters can use it.
         Ready,

@@ -126,8 +126,6 @@ closed_set! {
         ExperimentStatus = "trainyard-experiment-status",
         /// The status of a VmSize.
         VmSizeStatus = "trainyard-vmsize-status",
-        /// The status of a ProvisioningClass.
-        ProvisioningClassStatus = "trainyard-provisioningclass-status",
     }
 }
 

@@ -5,7 +5,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::closed_set::closed_set;
-use crate::conditions::Condition;
 use crate::names;
 use crate::placement::{NodeClassRef, Requirement, TaintEffect, Toleration};
 use crate::schema;
@@ -19,7 +18,6 @@ use crate::schema;
     plural = "provisioningclasses",
     shortname = "typc",
     category = "trainyard",
-    status = "ProvisioningClassStatus",
     derive = "PartialEq",
     doc = "Which engine makes the machines of Clusters, and how. The class of Clusters that name none carries the annotation trainyard.dev/is-default-class: \"true\".",
     printcolumn(
@@ -122,23 +120,6 @@ pub struct Placement {
         extend("x-kubernetes-list-type" = "atomic")
     )]
     pub zones: Vec<String>,
-}
-
-/// What trainyard has found out about a class.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ProvisioningClassStatus {
-    /// Whether Clusters can use it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(
-        length(max = 8),
-        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
-    )]
-    pub conditions: Vec<Condition>,
-    /// `metadata.generation` this status is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = schema::INTEGER_MAX))]
-    pub observed_generation: Option<i64>,
 }
 
 /// With one engine so far, this also keeps the engine's kind from changing.

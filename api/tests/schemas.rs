@@ -19,12 +19,20 @@ fn walk(path: &str, schema: &Value, check: &mut impl FnMut(&str, &Value)) {
     }
 }
 
+/// Kinds that only administrators write; what is wrong with one is said by the Clusters that use it.
+const WITHOUT_STATUS: [&str; 1] = ["ProvisioningClass"];
+
 fn each_schema(mut check: impl FnMut(&str, &Value)) {
     for crd in all_crds() {
         let version = serde_json::to_value(&crd.spec.versions[0]).unwrap();
         for part in ["spec", "status"] {
+            let kind = &crd.spec.names.kind;
             let schema = &version["schema"]["openAPIV3Schema"]["properties"][part];
-            assert!(schema.is_object(), "{} has no {part}", crd.spec.names.kind);
+            if part == "status" && WITHOUT_STATUS.contains(&kind.as_str()) {
+                assert!(schema.is_null(), "{kind} has a status now: take it out of WITHOUT_STATUS");
+                continue;
+            }
+            assert!(schema.is_object(), "{kind} has no {part}");
             walk(&format!("{}.{part}", crd.spec.names.kind), schema, &mut check);
         }
     }
@@ -155,7 +163,9 @@ fn names_are_those_that_are_promised() {
             assert_eq!(crd.spec.group, GROUP);
             assert_eq!(crd.spec.versions[0].name, VERSION);
             assert_eq!(names.categories.as_deref(), Some(&[CATEGORY.to_owned()][..]));
-            assert!(crd.spec.versions[0].subresources.as_ref().unwrap().status.is_some());
+            let subresources = crd.spec.versions[0].subresources.as_ref();
+            let has_status = subresources.is_some_and(|subresources| subresources.status.is_some());
+            assert_eq!(has_status, !WITHOUT_STATUS.contains(&names.kind.as_str()), "{}", names.kind);
             assert!(!crd.spec.versions[0].additional_printer_columns.as_ref().unwrap().is_empty());
             format!(
                 "{} {} {} {}",

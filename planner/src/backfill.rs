@@ -77,9 +77,15 @@ impl Window {
 }
 
 /// Reserves everything that `run` could have already, and the busy nodes that are free first.
-pub(crate) fn reserve<'a>(world: &World, supply: &mut Supply, run: &'a QueuedRun) -> Reservation<'a> {
+pub(crate) fn reserve<'a>(world: &mut World, supply: &mut Supply, run: &'a QueuedRun) -> Reservation<'a> {
     let [ready_before, ..] = supply.empty_handed(Reach::Open);
-    let lacking = supply.reserve_open(&run.share, run.node_count);
+    let (nodes, lacking) = supply.reserve_open(&run.share, run.node_count);
+    if world.snapshot.policy.growth_blocked.is_some() {
+        // What leaves now cannot be had again, and it is all that this run can hope for.
+        for at in nodes {
+            world.keep(at);
+        }
+    }
     let [ready_after, ..] = supply.empty_handed(Reach::Open);
     let mut busy: Vec<(Ends, usize)> = world
         .nodes
@@ -89,6 +95,13 @@ pub(crate) fn reserve<'a>(world: &World, supply: &mut Supply, run: &'a QueuedRun
         .filter_map(|(at, state)| Some((fits_from(state, &run.share)?, at)))
         .collect();
     busy.sort_unstable();
+    note_overtaking(world, &busy);
+    let mut replaceable = supply.replaceable();
+    busy.retain(|(_, at)| {
+        let stays = world.nodes[*at].stays();
+        replaceable -= i64::from(!stays);
+        stays || replaceable >= 0
+    });
     busy.truncate(lacking as usize);
     let found = busy.len() as i64;
     // Sorted: the last to be free decides, and is unknown if any is. Runs whose pods are going have no time at all.
@@ -98,7 +111,7 @@ pub(crate) fn reserve<'a>(world: &World, supply: &mut Supply, run: &'a QueuedRun
     };
     let only_promises = busy.iter().all(|(ends, _)| !matches!(ends, Ends::At { by_default: true, .. }));
     let [_, coming, room, leaving] = supply.empty_handed(Reach::Reserved);
-    let only_busy = coming + room + leaving == 0;
+    let only_busy = coming + room + leaving == 0 && busy.iter().all(|(_, at)| world.nodes[*at].stays());
     for (_, at) in &busy {
         supply.reserve(*at);
     }
@@ -112,9 +125,35 @@ pub(crate) fn reserve<'a>(world: &World, supply: &mut Supply, run: &'a QueuedRun
     }
 }
 
+/// The ends of runs that are about to start move on and overtake ends that stand still; then other nodes are reserved.
+fn note_overtaking(world: &mut World, busy: &[(Ends, usize)]) {
+    let starting = |at: usize| {
+        world.nodes[at].tenants.iter().any(|tenant| match world.active.get(tenant.run.uid.as_str()) {
+            Some(run) => run.started.is_none(),
+            None => true,
+        })
+    };
+    let time = |ends: &Ends| match ends {
+        Ends::At { time, .. } => Some(*time),
+        Ends::Soon | Ends::Unknown => None,
+    };
+    let (moving, standing): (Vec<_>, Vec<_>) =
+        busy.iter().filter_map(|(ends, at)| Some((time(ends)?, *at))).partition(|(_, at)| starting(*at));
+    // Both are sorted by time.
+    let overtaken = moving.iter().filter_map(|(moves, _)| {
+        let next = standing.get(standing.partition_point(|(stands, _)| stands < moves))?;
+        Some(clock::after(world.now, next.0.duration_since(*moves)))
+    });
+    // One instant after: at the instant itself both end at the same time.
+    if let Some(first) = overtaken.min() {
+        world.note_instant(first);
+        world.note_instant(clock::after(first, SignedDuration::from_nanos(1)));
+    }
+}
+
 /// When the node's tenants have left so much that `share` fits; `None` if it never does.
 fn fits_from(state: &NodeState, share: &RequestedShare) -> Option<Ends> {
-    let mut ends: Vec<_> = state.tenants.iter().map(|tenant| (tenant.ends, &tenant.share)).collect();
+    let mut ends: Vec<_> = state.tenants.iter().map(|tenant| (tenant.ends, &*tenant.share)).collect();
     ends.sort_unstable();
     match share {
         RequestedShare::WholeNode => ends.last().map(|(ends, _)| *ends),
@@ -122,7 +161,7 @@ fn fits_from(state: &NodeState, share: &RequestedShare) -> Option<Ends> {
             if !state.node.capacity.holds(share) {
                 return None;
             }
-            let mut free = state.free.clone();
+            let mut free = state.free.clone().into_owned();
             let last = ends.last().map(|(ends, _)| *ends);
             let found = ends.iter().find_map(|(ends, tenant)| {
                 free = free.plus(tenant);

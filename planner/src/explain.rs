@@ -1,8 +1,12 @@
 //! The report: what every run and node waits for, and how the pool stands.
 
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use crate::action::Action;
 use crate::growth::{Grown, Growth};
 use crate::identity::Zone;
-use crate::placement::Waiting;
 use crate::refusals::Refusals;
 use crate::report::{
     NodeCounts, NodeReason, NodeReport, PoolHealth, PoolReport, Report, RunReport, WaitReason,
@@ -15,35 +19,20 @@ use crate::world::{NodeState, World};
 /// Everything a reader of status wants to know after this plan.
 pub(crate) fn report(
     world: &World,
-    waiting: Vec<Waiting>,
+    runs: Vec<RunReport>,
     growth: &Growth,
     grown: &Grown,
     shrunk: &Shrunk,
     refusals: Refusals,
 ) -> Report {
-    let pool = pool(world, &waiting, growth, grown, shrunk, refusals);
+    let pool = pool(world, &runs, growth, grown, shrunk, refusals);
     let nodes = world.nodes.iter().map(|state| node(world, state, shrunk)).collect();
-    let runs = waiting
-        .into_iter()
-        .enumerate()
-        .map(|(ahead, waiting)| {
-            let Waiting { run, wait, estimated_start, gang_since, hold } = waiting;
-            RunReport {
-                run: run.id.clone(),
-                position: ahead as i64 + 1,
-                wait,
-                estimated_start,
-                gang_since,
-                hold,
-            }
-        })
-        .collect();
     Report { pool, runs, nodes }
 }
 
 fn pool(
     world: &World,
-    waiting: &[Waiting],
+    waiting: &[RunReport],
     growth: &Growth,
     grown: &Grown,
     shrunk: &Shrunk,
@@ -67,7 +56,7 @@ fn pool(
         resizing: counts.preparing > 0 || counts.leaving > 0,
         queued: waiting.len() as i64,
         active: world.active.len() as i64 + world.decisions.allocations.len() as i64,
-        oldest_queued: waiting.iter().map(|waiting| waiting.run.created).min(),
+        oldest_queued: oldest_waiting(world),
         next_scale_down: shrunk.next,
         backoff: refusals.into_entries(),
         last_ordinal: grown.last_ordinal,
@@ -75,6 +64,21 @@ fn pool(
         health,
         message,
     }
+}
+
+/// Creation time of the run that has waited longest.
+fn oldest_waiting(world: &World) -> Option<Timestamp> {
+    let started: BTreeSet<_> = world
+        .decisions
+        .allocations
+        .iter()
+        .filter_map(|action| match action {
+            Action::Allocate { run, .. } => Some(run),
+            _ => None,
+        })
+        .collect();
+    let waiting = world.snapshot.queued.iter().filter(|run| started.is_empty() || !started.contains(&run.id));
+    waiting.map(|run| run.created).min()
 }
 
 /// The zone that is stored changes only when machines are asked for in another one.
@@ -105,7 +109,7 @@ fn counter<'c>(state: &NodeState, counts: &'c mut NodeCounts) -> Option<&'c mut 
 
 fn health(
     world: &World,
-    waiting: &[Waiting],
+    waiting: &[RunReport],
     growth: &Growth,
     grown: &Grown,
     counts: &NodeCounts,
@@ -114,7 +118,7 @@ fn health(
         let left = world.nodes.iter().filter(|state| !state.is_gone()).count() as i64;
         return (PoolHealth::Deleting, format!("being deleted: {} left", counted(left, "node")));
     }
-    let blocked_run = || waiting.iter().any(|waiting| waiting.wait.reason() == WaitReason::GrowthBlocked);
+    let blocked_run = || waiting.iter().any(|waiting| waiting.reason() == WaitReason::GrowthBlocked);
     if let Some(block) = &world.snapshot.policy.growth_blocked
         && (grown.withheld > 0 || blocked_run())
     {

@@ -6,12 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
-
 use crate::backfill::{self, Reservation};
 use crate::gang;
 use crate::growth::Growth;
 use crate::identity::RunId;
+use crate::report::RunReport;
 use crate::snapshot::{Hold, Lifetime, QueuedRun, RequestedShare};
 use crate::supply::{Promise, Reach, Supply};
 use crate::wait::{Machines, Wait};
@@ -21,18 +20,15 @@ use crate::world::World;
 /// thousands shall not be rewritten for that.
 const NAMED_POSITIONS: usize = 20;
 
-/// A run that does not start in this plan.
-pub(crate) struct Waiting<'a> {
-    pub run: &'a QueuedRun,
-    pub wait: Wait,
-    pub estimated_start: Option<Timestamp>,
-    pub gang_since: Option<Timestamp>,
-    pub hold: Option<Hold>,
-}
-
-impl<'a> Waiting<'a> {
-    fn new(run: &'a QueuedRun, wait: Wait) -> Self {
-        Self { run, wait, estimated_start: None, gang_since: None, hold: run.hold.clone() }
+/// A run that does not start in this plan; its place is known when all are.
+fn waits(run: &QueuedRun, wait: Wait) -> RunReport {
+    RunReport {
+        run: run.id.clone(),
+        position: 0,
+        wait,
+        estimated_start: None,
+        gang_since: None,
+        hold: run.hold.clone(),
     }
 }
 
@@ -42,7 +38,7 @@ pub(crate) fn serve<'a>(
     queue: &[&'a QueuedRun],
     supply: &mut Supply,
     growth: &Growth,
-) -> Vec<Waiting<'a>> {
+) -> Vec<RunReport> {
     let mut waiting = Vec::with_capacity(queue.len());
     let mut reservation: Option<Reservation<'a>> = None;
     let mut sizes = Sizes::default();
@@ -78,30 +74,33 @@ pub(crate) fn serve<'a>(
             if gang::is_over(run, since, world.now) {
                 let hold = gang::next_hold(run, world.now);
                 world.hold(run, hold.clone());
-                waiting.push(Waiting { hold: Some(hold.clone()), ..Waiting::new(run, held(run, &hold)) });
+                waiting.push(RunReport { hold: Some(hold.clone()), ..waits(run, held(run, &hold)) });
                 continue;
             }
             gang::note_timeout(world, run);
             let wait = machines_wait(world, supply, growth, run, &promise);
             keep(world, supply, run, &promise);
             first.get_or_insert(run);
-            waiting.push(Waiting { gang_since: Some(since), ..Waiting::new(run, wait) });
+            waiting.push(RunReport { gang_since: Some(since), ..waits(run, wait) });
             continue;
         }
         if let Some(wait) = needs_blocked_growth(world, supply, &mut sizes, run) {
-            waiting.push(Waiting::new(run, wait));
+            waiting.push(waits(run, wait));
             continue;
         }
         waiting.push(match &reservation {
             None => {
                 let made = backfill::reserve(world, supply, run);
-                let mut entry = Waiting::new(run, made.wait(run, first.unwrap_or(run)));
+                let mut entry = waits(run, made.wait(run, first.unwrap_or(run)));
                 entry.estimated_start = made.promised_by_users;
                 reservation = Some(made);
                 entry
             }
-            Some(holder) => Waiting::new(run, behind(supply, run, holder, waiting.len())),
+            Some(holder) => waits(run, behind(supply, run, holder, waiting.len())),
         });
+    }
+    for (position, report) in (1..).zip(&mut waiting) {
+        report.position = position;
     }
     waiting
 }
@@ -112,7 +111,7 @@ fn pass_over<'a>(
     supply: &Supply,
     sizes: &mut Sizes<'a>,
     run: &'a QueuedRun,
-) -> Option<Waiting<'a>> {
+) -> Option<RunReport> {
     let wait = if world.snapshot.lifetime != Lifetime::Wanted {
         Wait::ClusterDeleting
     } else if run.node_count > world.maximum {
@@ -123,7 +122,7 @@ fn pass_over<'a>(
     } else {
         exceeds_node_size(world, supply, sizes, run)?
     };
-    Some(Waiting::new(run, wait))
+    Some(waits(run, wait))
 }
 
 fn held(run: &QueuedRun, hold: &Hold) -> Wait {
@@ -223,8 +222,7 @@ fn machines_wait(
 fn keep(world: &mut World, supply: &mut Supply, run: &QueuedRun, promise: &Promise) {
     for at in &promise.bins {
         if *at < world.nodes.len() {
-            world.call_back(*at);
-            world.nodes[*at].promised = true;
+            world.keep(*at);
         }
     }
     supply.keep(&run.share, promise);

@@ -13,7 +13,10 @@ use crate::world::World;
 pub(crate) enum Stage {
     Ready,
     Coming,
+    /// To be asked for by this plan.
     New,
+    /// To be asked for when leaving nodes have made room.
+    Later,
 }
 
 /// One machine that is there, comes or could be asked for.
@@ -104,6 +107,7 @@ pub(crate) struct Supply {
     coming_count: Count,
     room: Count,
     leaving: Count,
+    replaceable: i64,
     new_capacity: Capacity,
     new: i64,
     later: i64,
@@ -130,6 +134,7 @@ impl Supply {
             coming_count: Count::default(),
             room: Count::default(),
             leaving: Count::default(),
+            replaceable: 0,
             new_capacity: expected_capacity(world),
             new: 0,
             later: 0,
@@ -147,7 +152,11 @@ impl Supply {
             let empty = usable && state.tenants.is_empty();
             supply.bins.push(Bin {
                 stage: if ready { Stage::Ready } else { Stage::Coming },
-                free: if usable { state.free.clone() } else { Capacity::default() },
+                free: if usable && world.sharing {
+                    state.free.clone().into_owned()
+                } else {
+                    Capacity::default()
+                },
                 empty,
                 reserved: false,
                 service: match (usable, state.draining) {
@@ -175,8 +184,9 @@ impl Supply {
             let occupied = world.nodes.iter().filter(|state| !state.is_gone() && !state.tenants.is_empty());
             let leaving =
                 total - occupied.count() as i64 - supply.ready_count.open - supply.coming_count.open;
-            supply.leaving.open =
-                leaving.clamp(0, (world.maximum - staying - called_back - supply.room.open).max(0));
+            let most = (world.maximum - staying - called_back - supply.room.open).max(0);
+            supply.leaving.open = leaving.clamp(0, most);
+            supply.replaceable = most - supply.leaving.open;
         }
         supply
     }
@@ -251,6 +261,7 @@ impl Supply {
                 let mut bins = self.fitting(share, Stage::Ready, reach);
                 bins.extend(self.fitting(share, Stage::Coming, reach));
                 bins.extend(self.fitting(share, Stage::New, reach_new));
+                bins.extend(self.fitting(share, Stage::Later, reach_new));
                 if (bins.len() as i64) + room + leaving < count {
                     self.note_hopeless(share, count, reach_new);
                     return None;
@@ -278,22 +289,27 @@ impl Supply {
         self.room.take(promise.new);
         self.leaving.take(promise.leaving);
         // A gang is asked for whole: while nodes that leave take a part of its room, the rest is only kept free for it.
-        if promise.leaving > 0 {
-            self.later += promise.new + promise.leaving;
-            return;
-        }
-        for _ in 0..promise.new {
+        let waits_for_room =
+            promise.leaving > 0 || promise.bins.iter().any(|at| self.bins[*at].stage == Stage::Later);
+        let (stage, wanted) =
+            if waits_for_room { (Stage::Later, &mut self.later) } else { (Stage::New, &mut self.new) };
+        *wanted += promise.new + promise.leaving;
+        for _ in 0..promise.new + promise.leaving {
             let at = self.bins.len();
             self.bins.push(Bin {
-                stage: Stage::New,
+                stage,
                 free: self.new_capacity.clone(),
                 empty: false,
                 reserved: false,
                 service: Service::Open,
             });
-            self.new += 1;
             self.take(at, share);
         }
+    }
+
+    /// So many nodes that leave after their runs can be replaced within the maximum.
+    pub(crate) fn replaceable(&self) -> i64 {
+        self.replaceable
     }
 
     /// How many machines are to be asked for.
@@ -312,8 +328,9 @@ impl Supply {
     }
 
     /// Reserves what a run that waits for busy nodes could already have: all that is empty, for a whole-node run.
-    pub(crate) fn reserve_open(&mut self, share: &RequestedShare, count: i64) -> i64 {
-        let bins: Vec<usize> = match share {
+    /// Gives the nodes among it, and how many machines are still lacking.
+    pub(crate) fn reserve_open(&mut self, share: &RequestedShare, count: i64) -> (Vec<usize>, i64) {
+        let mut bins: Vec<usize> = match share {
             RequestedShare::WholeNode => {
                 let mut bins = self.empty_bins(Stage::Ready, Reach::Open);
                 bins.extend(self.empty_bins(Stage::Coming, Reach::Open));
@@ -325,10 +342,10 @@ impl Supply {
                 bins
             }
         };
-        let mut lacking = count;
-        for at in bins.into_iter().take(count as usize) {
-            self.reserve(at);
-            lacking -= 1;
+        bins.truncate(count as usize);
+        let mut lacking = count - bins.len() as i64;
+        for at in &bins {
+            self.reserve(*at);
         }
         let fits_new = match share {
             RequestedShare::WholeNode => true,
@@ -341,7 +358,7 @@ impl Supply {
                 lacking -= taken;
             }
         }
-        lacking
+        (bins, lacking)
     }
 
     /// Reserves one machine.
@@ -353,7 +370,7 @@ impl Supply {
         match bin.stage {
             Stage::Ready => self.ready_count.reserve(1),
             Stage::Coming => self.coming_count.reserve(1),
-            Stage::New => {}
+            Stage::New | Stage::Later => {}
         }
     }
 
@@ -364,7 +381,7 @@ impl Supply {
 
     /// True for a machine that is yet to be asked for.
     pub(crate) fn is_new(&self, at: usize) -> bool {
-        self.bins[at].stage == Stage::New
+        self.bins[at].stage >= Stage::New
     }
 
     /// True for a machine that exists and is not ready.
@@ -392,7 +409,7 @@ impl Supply {
             let count = match bin.stage {
                 Stage::Ready => &mut self.ready_count,
                 Stage::Coming => &mut self.coming_count,
-                Stage::New => return,
+                Stage::New | Stage::Later => return,
             };
             if bin.reserved {
                 count.reserved -= 1;

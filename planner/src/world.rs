@@ -4,6 +4,7 @@
 //! Made anew by every [`plan`](crate::plan()); each step reads it, decides, and changes it through the functions below, so
 //! that a later step never sees a node otherwise than an executed plan would leave it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -24,14 +25,14 @@ pub(crate) enum Ends {
     Soon,
     /// At this instant at the latest; `by_user` when its user promised so.
     At { time: Timestamp, by_default: bool },
-    /// Its time has not begun to count.
+    /// Its time has not begun to count, and its user promised nothing.
     Unknown,
 }
 
 /// A run on a node, after this plan's drops and allocations.
 pub(crate) struct Tenant<'a> {
     pub run: &'a RunId,
-    pub share: Capacity,
+    pub share: Cow<'a, Capacity>,
     pub ends: Ends,
 }
 
@@ -39,7 +40,8 @@ pub(crate) struct Tenant<'a> {
 pub(crate) struct NodeState<'a> {
     pub node: &'a Node,
     pub tenants: Vec<Tenant<'a>>,
-    pub free: Capacity,
+    /// What is left of it; nothing, when it has a tenant and nobody asks for parts of nodes.
+    pub free: Cow<'a, Capacity>,
     /// Start of its idle clock. `None`: this plan empties it, so the clock starts when that is done.
     pub idle_from: Option<Timestamp>,
     pub retired: Option<RetireReason>,
@@ -105,6 +107,8 @@ pub(crate) struct World<'a> {
     pub now: Timestamp,
     pub minimum: i64,
     pub maximum: i64,
+    /// Some waiting run asks for a part of a node. If none does, nobody asks what is free of a node with a tenant.
+    pub sharing: bool,
     /// In order of ordinal.
     pub nodes: Vec<NodeState<'a>>,
     by_name: BTreeMap<&'a NodeName, usize>,
@@ -122,7 +126,9 @@ impl<'a> World<'a> {
         let wanted = snapshot.lifetime == Lifetime::Wanted;
         let maximum = if wanted { snapshot.policy.max_nodes.max(0) } else { 0 };
         let active: BTreeMap<_, _> = snapshot.active.iter().map(|run| (run.id.uid.as_str(), run)).collect();
-        let mut nodes: Vec<_> = snapshot.nodes.iter().map(|node| observed(node, &active)).collect();
+        let sharing = snapshot.queued.iter().any(|run| run.share != RequestedShare::WholeNode);
+        let mut nodes: Vec<_> =
+            snapshot.nodes.iter().map(|node| observed(node, &active, sharing, now)).collect();
         nodes.sort_by(|one, other| {
             (one.node.ordinal, &one.node.name).cmp(&(other.node.ordinal, &other.node.name))
         });
@@ -133,6 +139,7 @@ impl<'a> World<'a> {
             now,
             minimum: snapshot.policy.min_nodes.clamp(0, maximum),
             maximum,
+            sharing,
             nodes,
             by_name,
             active,
@@ -147,6 +154,7 @@ impl<'a> World<'a> {
     fn occupy_unclaimed(&mut self) {
         let launched: Vec<_> =
             self.active.values().copied().filter(|run| run.progress >= Progress::Launched).collect();
+        let now = self.now;
         for run in launched {
             for name in &run.nodes {
                 let Some(at) = self.node(name) else { continue };
@@ -157,9 +165,13 @@ impl<'a> World<'a> {
                     .iter()
                     .all(|claim| claim.run.uid != run.id.uid || claim.attempt != run.attempt)
                 {
-                    let share = state.node.capacity.clone();
-                    state.free = state.free.minus(&share);
-                    state.tenants.push(Tenant { run: &run.id, share, ends: ends(run) });
+                    let share = &state.node.capacity;
+                    state.free = Cow::Owned(state.free.minus(share));
+                    state.tenants.push(Tenant {
+                        run: &run.id,
+                        share: Cow::Borrowed(share),
+                        ends: ends(run, now),
+                    });
                 }
             }
         }
@@ -208,13 +220,13 @@ impl<'a> World<'a> {
     fn vacate(&mut self, at: usize, claim: &Claim) {
         let state = &mut self.nodes[at];
         let seat =
-            state.tenants.iter().position(|tenant| tenant.run == &claim.run && tenant.share == claim.share);
+            state.tenants.iter().position(|tenant| tenant.run == &claim.run && *tenant.share == claim.share);
         if let Some(seat) = seat {
             state.tenants.remove(seat);
-            state.free = state.free.plus(&claim.share);
+            state.free = Cow::Owned(state.free.plus(&claim.share));
         }
         if state.tenants.is_empty() {
-            state.free = state.node.capacity.clone();
+            state.free = Cow::Borrowed(&state.node.capacity);
             state.idle_from = None;
         }
     }
@@ -227,12 +239,16 @@ impl<'a> World<'a> {
             self.call_back(*at);
             let state = &mut self.nodes[*at];
             let share = match &run.share {
-                RequestedShare::WholeNode => state.node.capacity.clone(),
-                RequestedShare::Part(share) => share.clone(),
+                RequestedShare::WholeNode => &state.node.capacity,
+                RequestedShare::Part(share) => share,
             };
-            state.free = state.free.minus(&share);
-            state.tenants.push(Tenant { run: &run.id, share: share.clone(), ends: Ends::Unknown });
-            shares.push(share);
+            state.free = Cow::Owned(state.free.minus(share));
+            let ends = run.user_limit.map_or(Ends::Unknown, |limit| Ends::At {
+                time: clock::after(self.now, limit),
+                by_default: true,
+            });
+            state.tenants.push(Tenant { run: &run.id, share: Cow::Borrowed(share), ends });
+            shares.push(share.clone());
         }
         if let Some(begun) = self.unfinished.remove(run.id.uid.as_str()) {
             for (at, claim) in begun {
@@ -278,6 +294,12 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Keeps a node for a waiting run, called back if it is about to leave.
+    pub(crate) fn keep(&mut self, at: usize) {
+        self.call_back(at);
+        self.nodes[at].promised = true;
+    }
+
     /// Lets a node's machine be destroyed.
     pub(crate) fn release(&mut self, at: usize) {
         let state = &mut self.nodes[at];
@@ -292,20 +314,31 @@ impl<'a> World<'a> {
 }
 
 /// A node with its tenants, as observed.
-fn observed<'a>(node: &'a Node, active: &BTreeMap<&'a str, &'a ActiveRun>) -> NodeState<'a> {
+fn observed<'a>(
+    node: &'a Node,
+    active: &BTreeMap<&'a str, &'a ActiveRun>,
+    sharing: bool,
+    now: Timestamp,
+) -> NodeState<'a> {
     let tenants: Vec<_> = node
         .claims
         .iter()
         .map(|claim| Tenant {
             run: &claim.run,
-            share: claim.share.clone(),
+            share: Cow::Borrowed(&claim.share),
             ends: active
                 .get(claim.run.uid.as_str())
                 .filter(|run| run.attempt == claim.attempt)
-                .map_or(Ends::Unknown, |run| ends(run)),
+                .map_or(Ends::Unknown, |run| ends(run, now)),
         })
         .collect();
-    let free = tenants.iter().fold(node.capacity.clone(), |left, tenant| left.minus(&tenant.share));
+    let free = match (tenants.is_empty(), sharing) {
+        (true, _) => Cow::Borrowed(&node.capacity),
+        (false, false) => Cow::Owned(Capacity::default()),
+        (false, true) => {
+            Cow::Owned(tenants.iter().fold(node.capacity.clone(), |left, tenant| left.minus(&tenant.share)))
+        }
+    };
     NodeState {
         node,
         tenants,
@@ -318,9 +351,13 @@ fn observed<'a>(node: &'a Node, active: &BTreeMap<&'a str, &'a ActiveRun>) -> No
     }
 }
 
-/// When an active run leaves its nodes.
-fn ends(run: &ActiveRun) -> Ends {
+/// When an active run leaves its nodes. The end of one that is about to start moves on with `now` and is no estimate for
+/// users, but its promise binds the reservation under which it was let through.
+fn ends(run: &ActiveRun, now: Timestamp) -> Ends {
     match (run.progress, run.started) {
+        (Progress::Allocated | Progress::Launched, None) if run.limit_by_user => {
+            Ends::At { time: clock::after(now, run.limit), by_default: true }
+        }
         (Progress::Ended, _) => Ends::Soon,
         (_, Some(started)) => {
             Ends::At { time: clock::after(started, run.limit), by_default: !run.limit_by_user }

@@ -93,7 +93,8 @@ fn step() -> impl Strategy<Value = Step> {
     })
 }
 
-fn happen(world: &mut World, event: &Event) {
+/// Does nothing when there is nothing of that kind.
+fn happen(world: &mut World, event: &Event) -> Option<()> {
     let ordinal = |world: &World, number: &usize, machines: &[Machine]| {
         let fit: Vec<_> = world.live.nodes.iter().filter(|node| machines.contains(&node.machine)).collect();
         (!fit.is_empty()).then(|| fit[number % fit.len()].ordinal)
@@ -115,10 +116,11 @@ fn happen(world: &mut World, event: &Event) {
                 run.user_limit = limit.map(SignedDuration::from_mins);
             });
         }
-        Event::Withdraw(run) => waiting(world, run).into_iter().for_each(|run| world.withdraw(&run)),
-        Event::Vanish(run) => waiting(world, run).into_iter().for_each(|run| world.vanish(&run)),
+        Event::Withdraw(run) => world.withdraw(&waiting(world, run)?),
+        Event::Vanish(run) => world.vanish(&waiting(world, run)?),
         Event::Prioritise(run, priority) => {
-            waiting(world, run).into_iter().for_each(|run| world.queued(&run).unwrap().priority = *priority);
+            let name = waiting(world, run)?;
+            world.queued(&name)?.priority = *priority;
         }
         Event::Maximum(count) => {
             world.live.policy.max_nodes = *count;
@@ -127,38 +129,40 @@ fn happen(world: &mut World, event: &Event) {
         Event::Minimum(count) => world.live.policy.min_nodes = (*count).min(world.live.policy.max_nodes),
         Event::IdleTimeout(minutes) => world.live.policy.idle_timeout = SignedDuration::from_mins(*minutes),
         Event::DeleteCluster => world.live.lifetime = Lifetime::Deleting,
-        Event::Boot(node) => {
-            ordinal(world, node, &[Machine::Coming]).into_iter().for_each(|node| world.ready(node));
+        Event::Boot(node) => world.ready(ordinal(world, node, &[Machine::Coming])?),
+        Event::Refuse(node, cause) => {
+            world.fail(ordinal(world, node, &[Machine::Coming])?, *cause, Machine::Failed);
         }
-        Event::Refuse(node, cause) => ordinal(world, node, &[Machine::Coming])
-            .into_iter()
-            .for_each(|node| world.fail(node, *cause, Machine::Failed)),
         Event::Break(node, cause) => {
             let after = if *cause == FailureCause::Unusable { Machine::Failed } else { Machine::Gone };
-            ordinal(world, node, &there).into_iter().for_each(|node| world.fail(node, *cause, after));
+            world.fail(ordinal(world, node, &there)?, *cause, after);
         }
-        Event::Silence(node) => ordinal(world, node, &[Machine::Ready])
-            .into_iter()
-            .for_each(|node| world.node(node).unwrap().machine = Machine::NotReady),
-        Event::Recover(node) => ordinal(world, node, &[Machine::NotReady])
-            .into_iter()
-            .for_each(|node| world.node(node).unwrap().machine = Machine::Ready),
+        Event::Silence(node) => {
+            let ordinal = ordinal(world, node, &[Machine::Ready])?;
+            world.node(ordinal)?.machine = Machine::NotReady;
+        }
+        Event::Recover(node) => {
+            let ordinal = ordinal(world, node, &[Machine::NotReady])?;
+            world.node(ordinal)?.machine = Machine::Ready;
+        }
         Event::DeleteNode(node) => {
-            ordinal(world, node, &there)
-                .into_iter()
-                .for_each(|node| world.node(node).unwrap().deleted = true);
+            let ordinal = ordinal(world, node, &there)?;
+            world.node(ordinal)?.deleted = true;
         }
         Event::Destroyed(number) => {
             let released: Vec<_> =
                 world.live.nodes.iter().filter(|node| node.released).map(|node| node.ordinal).collect();
-            if !released.is_empty() {
-                world.node(released[number % released.len()]).unwrap().machine = Machine::Gone;
-            }
+            let ordinal = *released.get(number % released.len().max(1))?;
+            world.node(ordinal)?.machine = Machine::Gone;
         }
-        Event::Launch(run) => live(world, run).into_iter().for_each(|run| world.launch_if_whole(&run)),
-        Event::End(run) => live(world, run).into_iter().for_each(|run| world.ending(&run)),
-        Event::PodsGone(run) => live(world, run).into_iter().for_each(|run| answer(world, &run)),
+        Event::Launch(run) => world.launch_if_whole(&live(world, run)?),
+        Event::End(run) => world.ending(&live(world, run)?),
+        Event::PodsGone(run) => {
+            let name = live(world, run)?;
+            answer(world, &name);
+        }
     }
+    Some(())
 }
 
 /// The run controller finishes an ended or told attempt.
@@ -202,7 +206,7 @@ fn live_through(world: &mut World, steps: &[Step]) -> Result<(), TestCaseError> 
     let mut past: Vec<Snapshot> = vec![world.live.clone()];
     for step in steps {
         world.now += SignedDuration::from_secs(step.seconds);
-        happen(world, &step.event);
+        _ = happen(world, &step.event);
         prop_assert_eq!(world.is_safe(), Ok(()));
         past.push(world.live.clone());
         let seen = past[past.len().saturating_sub(1 + step.stale)].clone();
@@ -272,7 +276,7 @@ fn is_as_wanted(world: &World) -> Result<(), TestCaseError> {
 proptest! {
     #![proptest_config({
         let default = ProptestConfig::default();
-        let cases = default.cases.max(300);
+        let cases = default.cases.max(100);
         ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 3_000, ..default }
     })]
 

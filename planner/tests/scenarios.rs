@@ -33,6 +33,7 @@ datatest_stable::harness! {
     { test = scenario, root = "tests/scenarios", pattern = r"\.txt$" },
 }
 
+#[allow(clippy::needless_pass_by_value)] // The harness gives it so.
 fn scenario(path: &Path, text: String) -> datatest_stable::Result<()> {
     let mut world = World::new(at("12:00"));
     let mut told = String::new();
@@ -42,10 +43,10 @@ fn scenario(path: &Path, text: String) -> datatest_stable::Result<()> {
         let words: Vec<_> = line.split_whitespace().collect();
         match words.as_slice() {
             [] => {}
-            [word, ..] if word.starts_with('#') => {}
+            [first, ..] if first.starts_with('#') => {}
             ["plan"] => told += &carry_out(&mut world)?,
             words => {
-                happen(&mut world, words).ok_or_else(|| format!("{}: what is {line:?}?", path.display()))?
+                happen(&mut world, words).ok_or_else(|| format!("{}: what is {line:?}?", path.display()))?;
             }
         }
     }
@@ -77,7 +78,8 @@ fn carry_out(world: &mut World) -> Result<String, String> {
     check::wake_is_needed(&world.live, &made)?;
     world.live = effect::apply(&world.live, &made, world.now);
     let day = format!("{:.10}T", at("12:00").to_string());
-    Ok(made.to_string().lines().map(|line| format!("| {}\n", line.replace(&day, ""))).collect())
+    let text = made.to_string().replace(&day, "");
+    Ok(text.lines().flat_map(|line| ["| ", line, "\n"]).collect())
 }
 
 /// One line of a story; `None` when it is not understood.

@@ -16,9 +16,11 @@
 //! An engine must never: decide whether a machine is wanted, busy or idle; read a Cluster, a Run or a class (all it
 //! needs is copied into the ClusterNode); wait.
 
+pub mod conformance;
 pub mod engines;
 pub mod error;
 pub mod karpenter;
+pub mod memory;
 
 use std::sync::Arc;
 

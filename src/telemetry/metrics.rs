@@ -29,6 +29,8 @@ pub enum ControllerName {
     Run,
     /// Makes and counts Experiments.
     Experiment,
+    /// Says whether sizes can be used.
+    VmSize,
 }
 
 impl fmt::Display for ControllerName {
@@ -38,6 +40,7 @@ impl fmt::Display for ControllerName {
             Self::Node => "node",
             Self::Run => "run",
             Self::Experiment => "experiment",
+            Self::VmSize => "vmsize",
         })
     }
 }

@@ -122,6 +122,8 @@ pub enum Fault {
     Conflict,
     /// 403.
     Forbidden,
+    /// 403 with this reason: a quota, a policy.
+    ForbiddenBecause(String),
     /// 422 with this reason.
     Invalid(String),
     /// 429, with the time to wait.
@@ -139,6 +141,7 @@ impl Fault {
             Self::Cut(_) | Self::Hang => None,
             Self::Conflict => Some(Refusal::stale(plural, name)),
             Self::Forbidden => Some(Refusal::forbidden(plural, "injected fault")),
+            Self::ForbiddenBecause(why) => Some(Refusal::forbidden(plural, why)),
             Self::Invalid(why) => Some(Refusal::invalid(plural, name, why)),
             Self::TooManyRequests(wait) => Some(Refusal::throttled(*wait)),
             Self::InternalError => Some(Refusal::internal()),

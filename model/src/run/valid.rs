@@ -421,6 +421,7 @@ pub fn is_accepted(status: &RunStatus) -> bool {
 mod tests {
     use rstest::rstest;
     use serde_json::{Value, json};
+    use trainyard_api::conditions::Condition;
 
     use super::*;
 
@@ -546,8 +547,7 @@ mod tests {
     fn a_run_is_accepted_once_looked_at_and_not_refused() {
         let now = Timestamp::UNIX_EPOCH;
         let with = |status| {
-            let condition =
-                trainyard_api::conditions::Condition::new(RunCondition::Accepted, status, "R", "", now);
+            let condition = Condition::new(RunCondition::Accepted, status, "R", "", now);
             RunStatus { conditions: vec![condition], ..RunStatus::default() }
         };
         assert!(!is_accepted(&RunStatus::default()));

@@ -143,7 +143,7 @@ struct TfTask<'a> {
 struct Told(Vec<Variable>);
 
 impl Told {
-    fn add(&mut self, name: &str, value: impl ToString) {
-        self.0.push(Variable { name: name.to_owned(), value: value.to_string() });
+    fn add(&mut self, name: &str, value: impl std::fmt::Display) {
+        self.0.push(Variable { name: name.to_owned(), value: format!("{value}") });
     }
 }

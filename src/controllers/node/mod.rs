@@ -149,3 +149,6 @@ impl NodeController {
         report::report(self, &observation, done).await
     }
 }
+
+#[cfg(test)]
+mod tests;

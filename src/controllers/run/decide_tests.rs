@@ -1,0 +1,329 @@
+//! The failure table, row by row, and the order of the protocol, as decisions without any server.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use rstest::rstest;
+use serde_json::{Value, json};
+use trainyard_api::distribution::RoleName;
+use trainyard_api::run_status::{AttemptCause, RunPhase};
+
+use super::*;
+use crate::controllers::run::facts::{PodFacts, Progress};
+use crate::controllers::run::observe::{self, Pool};
+use crate::kubernetes::apply::Seen;
+use crate::kubernetes::key::ObjectKey;
+
+const LAUNCHED: &str = "2030-01-01T00:00:00Z";
+
+fn at(seconds: i64) -> Timestamp {
+    let launched: Timestamp = LAUNCHED.parse().expect("a time");
+    launched + SignedDuration::from_secs(seconds)
+}
+
+/// A launched attempt of two workers and a parameter server on two nodes.
+fn launched() -> Observed {
+    let run: Run = serde_json::from_value(json!({
+        "apiVersion": "trainyard.dev/v1alpha1", "kind": "Run",
+        "metadata": {"name": "r1", "namespace": "ml", "uid": "u1", "resourceVersion": "7", "generation": 1,
+                     "creationTimestamp": LAUNCHED, "finalizers": ["trainyard.dev/run"]},
+        "spec": {"clusterRef": {"name": "nc6"}, "container": {"image": "i"}, "nodeCount": 2,
+                 "distribution": {"tensorflow": {"parameterServer": {}}}},
+        "status": {"phase": "Preparing", "observedGeneration": 1,
+            "allocation": {"attempt": 1, "nodes": [
+                {"name": "n0", "nodeName": "vm0", "nodeUID": "vm0-uid"}, {"name": "n1", "nodeName": "vm1", "nodeUID": "vm1-uid"}]},
+            "attempts": [{"number": 1, "nodeCount": 2, "launched": LAUNCHED}]},
+    }))
+    .expect("a Run");
+    let key = ObjectKey::namespaced("ml", "r1");
+    let pods = [
+        ("r1-worker-0", RoleName::Worker),
+        ("r1-worker-1", RoleName::Worker),
+        ("r1-ps-0", RoleName::ParameterServer),
+    ];
+    Observed {
+        key: key.clone(),
+        subject: observe::live(Arc::new(run)),
+        pods: pods.into_iter().map(|(name, role)| (name.to_owned(), pod(&key, name, role))).collect(),
+        nodes: [("n0", "vm0"), ("n1", "vm1")]
+            .into_iter()
+            .map(|(name, vm)| (name.to_owned(), node(name, vm)))
+            .collect(),
+        pool: Pool::default(),
+        rehearsed_at: None,
+        alike_is_taken: false,
+        service_for: Some(1),
+        believed_until: None,
+        rehearsal: None,
+        subject_is_live: false,
+        pods_are_live: false,
+        nodes_are_live: false,
+        refusals: Vec::new(),
+    }
+}
+
+fn pod(run: &ObjectKey, name: &str, role: RoleName) -> PodFacts {
+    PodFacts {
+        run: run.clone(),
+        seen: Seen { name: name.into(), uid: format!("{name}-uid"), resource_version: "5".into() },
+        run_uid: "u1".into(),
+        attempt: Some(1),
+        role: Some(role),
+        owner_uid: Some("u1".into()),
+        node_name: Some("vm0".into()),
+        gate: None,
+        finalizers: vec!["trainyard.dev/run-pod".into()],
+        deleting: false,
+        finished: false,
+        progress: Progress::Running { since: Some(at(1)) },
+        disruption: None,
+        unschedulable: None,
+    }
+}
+
+fn node(name: &str, vm: &str) -> crate::controllers::run::facts::NodeFacts {
+    let node: trainyard_api::ClusterNode = serde_json::from_value(json!({
+        "apiVersion": "trainyard.dev/v1alpha1", "kind": "ClusterNode", "metadata": {"name": name, "namespace": "ml"},
+        "spec": {"cluster": {"name": "nc6", "uid": "c1"}, "ordinal": 1,
+                 "vmSize": {"sizeName": "S", "vcpus": 4, "memory": "8Gi"}, "engine": {},
+                 "taint": {"key": "k", "value": "v", "effect": "NoSchedule"}},
+        "status": {"nodeName": vm, "nodeUID": format!("{vm}-uid")},
+    }))
+    .expect("a ClusterNode");
+    crate::controllers::run::facts::NodeFacts::of(&node)
+}
+
+fn exited(code: i32, reason: &str, second: i64) -> Progress {
+    Progress::Exited {
+        code,
+        reason: reason.into(),
+        message: String::new(),
+        started: Some(at(1)),
+        finished: Some(at(second)),
+    }
+}
+
+fn waiting(reason: &str, message: &str) -> Progress {
+    Progress::Waiting { reason: reason.into(), message: message.into() }
+}
+
+/// The status that the decision writes.
+fn written(decision: &Decision) -> &RunStatus {
+    match decision.steps.as_slice() {
+        [Step::WriteStatus { status, .. }] => status,
+        other => panic!("one status write, not {other:#?}"),
+    }
+}
+
+fn end_of(seen: &Observed, seconds: i64) -> Option<(AttemptCause, Option<String>, Option<i32>)> {
+    let decision = decide(seen, at(seconds));
+    let Some(Step::WriteStatus { status, .. }) = decision.steps.first() else { return None };
+    let attempt = status.attempts.last()?;
+    Some((attempt.cause?, attempt.culprit.clone(), attempt.exit_code))
+}
+
+#[rstest]
+#[case::worker_0_exits_0("r1-worker-0", exited(0, "Completed", 9), Some((AttemptCause::Succeeded, None, Some(0))))]
+#[case::worker_1_exits_0("r1-worker-1", exited(0, "Completed", 9), None)]
+#[case::worker_exits_3("r1-worker-1", exited(3, "Error", 9), Some((AttemptCause::UserCode, Some("r1-worker-1"), Some(3))))]
+#[case::server_exits_1("r1-ps-0", exited(1, "Error", 9), Some((AttemptCause::UserCode, Some("r1-ps-0"), Some(1))))]
+#[case::out_of_memory("r1-worker-0", exited(137, "OOMKilled", 9), Some((AttemptCause::UserCode, Some("r1-worker-0"), Some(137))))]
+#[case::own_storage_limit("r1-worker-0", Progress::Broken { reason: "Evicted".into(), message: "emptyDir".into() }, Some((AttemptCause::UserCode, Some("r1-worker-0"), None)))]
+#[case::refused_by_kubelet("r1-worker-0", Progress::Broken { reason: "OutOfcpu".into(), message: String::new() }, Some((AttemptCause::Infrastructure, Some("r1-worker-0"), None)))]
+#[case::image_not_found("r1-worker-0", waiting("ErrImagePull", "manifest unknown"), Some((AttemptCause::Setup, Some("r1-worker-0"), None)))]
+#[case::image_denied("r1-worker-0", waiting("ImagePullBackOff", "pull access denied"), Some((AttemptCause::Setup, Some("r1-worker-0"), None)))]
+#[case::bad_image_name("r1-worker-0", waiting("InvalidImageName", ""), Some((AttemptCause::Setup, Some("r1-worker-0"), None)))]
+#[case::pulling("r1-worker-0", waiting("ContainerCreating", ""), None)]
+fn what_happens_to_one_pod_is_classified(
+    #[case] name: &str,
+    #[case] progress: Progress,
+    #[case] expected: Option<(AttemptCause, Option<&str>, Option<i32>)>,
+) {
+    let mut seen = launched();
+    if let Some(pod) = seen.pods.get_mut(name) {
+        pod.finished = matches!(progress, Progress::Exited { .. } | Progress::Broken { .. });
+        pod.progress = progress;
+    }
+    let expected = expected.map(|(cause, culprit, code)| (cause, culprit.map(ToOwned::to_owned), code));
+    assert_eq!(end_of(&seen, 10), expected);
+}
+
+#[rstest]
+#[case("ErrImagePull", "503 Service Unavailable", verdict::PULL_PATIENCE, AttemptCause::Infrastructure)]
+#[case("CreateContainerConfigError", "secret \"s\" not found", verdict::SETUP_PATIENCE, AttemptCause::Setup)]
+fn what_may_mend_itself_is_waited_for_up_to_a_deadline(
+    #[case] reason: &str,
+    #[case] message: &str,
+    #[case] patience: SignedDuration,
+    #[case] cause: AttemptCause,
+) {
+    let mut seen = launched();
+    if let Some(pod) = seen.pods.get_mut("r1-worker-0") {
+        pod.progress = waiting(reason, message);
+    }
+    let before = decide(&seen, at(10));
+    assert_eq!((before.steps.len(), before.wake_at), (0, Some(at(0) + patience)));
+    assert_eq!(end_of(&seen, patience.as_secs()).map(|end| end.0), Some(cause));
+}
+
+#[test]
+fn a_pod_without_a_place_is_waited_for_from_its_launch() {
+    let mut seen = launched();
+    if let Some(pod) = seen.pods.get_mut("r1-ps-0") {
+        pod.progress = waiting("", "");
+        pod.unschedulable = Some((at(-60), "node(s) were unschedulable".into()));
+    }
+    assert_eq!(decide(&seen, at(10)).wake_at, Some(at(0) + verdict::PLACE_PATIENCE));
+    let end = end_of(&seen, verdict::PLACE_PATIENCE.as_secs());
+    assert_eq!(end, Some((AttemptCause::Infrastructure, Some("r1-ps-0".into()), None)));
+}
+
+#[test]
+fn a_disruption_outweighs_the_exit_code_it_causes() {
+    let mut seen = launched();
+    if let Some(pod) = seen.pods.get_mut("r1-worker-1") {
+        pod.disruption = Some("EvictionByEvictionAPI: drained".into());
+        pod.progress = exited(137, "Error", 5);
+        pod.finished = true;
+    }
+    if let Some(pod) = seen.pods.get_mut("r1-worker-0") {
+        pod.progress = exited(1, "Error", 4);
+        pod.finished = true;
+    }
+    assert_eq!(end_of(&seen, 10), Some((AttemptCause::Infrastructure, Some("r1-worker-1".into()), None)));
+}
+
+#[test]
+fn a_failure_beside_a_silent_node_is_the_machines() {
+    let mut seen = launched();
+    if let Some(pod) = seen.pods.get_mut("r1-worker-0") {
+        pod.progress = exited(1, "Error", 4);
+    }
+    if let Some(node) = seen.nodes.get_mut("n1") {
+        node.not_ready = true;
+    }
+    assert_eq!(end_of(&seen, 10).map(|end| end.0), Some(AttemptCause::Infrastructure));
+}
+
+#[test]
+fn the_first_of_several_failures_is_the_culprit() {
+    let mut seen = launched();
+    for (name, second) in [("r1-worker-0", 7), ("r1-worker-1", 5), ("r1-ps-0", 6)] {
+        if let Some(pod) = seen.pods.get_mut(name) {
+            pod.progress = exited(2, "Error", second);
+        }
+    }
+    assert_eq!(end_of(&seen, 10).and_then(|end| end.1).as_deref(), Some("r1-worker-1"));
+}
+
+#[test]
+fn all_workers_must_exit_0_when_asked_for() {
+    let mut seen = launched();
+    if let Subject::Live { run, .. } = &seen.subject {
+        let mut run = Run::clone(run);
+        run.spec.success_policy = trainyard_api::run::SuccessPolicy::AllWorkers;
+        seen.subject = observe::live(Arc::new(run));
+    }
+    for (name, expected) in [("r1-worker-0", None), ("r1-worker-1", Some(AttemptCause::Succeeded))] {
+        if let Some(pod) = seen.pods.get_mut(name) {
+            pod.progress = exited(0, "Completed", 5);
+        }
+        assert_eq!(end_of(&seen, 10).map(|end| end.0), expected);
+    }
+}
+
+#[test]
+fn a_missing_member_is_lost_only_by_a_live_list() {
+    let mut seen = launched();
+    seen.pods.remove("r1-worker-1");
+    assert_eq!(decide(&seen, at(10)).steps, [Step::ListPods]);
+    seen.pods_are_live = true;
+    assert_eq!(end_of(&seen, 10), Some((AttemptCause::Infrastructure, Some("r1-worker-1".into()), None)));
+}
+
+#[test]
+fn a_pod_with_our_labels_and_another_owner_is_no_member() {
+    let mut seen = launched();
+    seen.pods_are_live = true;
+    if let Some(pod) = seen.pods.get_mut("r1-worker-0") {
+        pod.owner_uid = Some("somebody".into());
+        pod.progress = exited(0, "Completed", 5);
+    }
+    assert_eq!(end_of(&seen, 10).map(|end| end.0), Some(AttemptCause::Infrastructure));
+}
+
+#[test]
+fn all_running_is_one_write_and_some_running_is_none() {
+    let mut seen = launched();
+    let status = written(&decide(&seen, at(10))).clone();
+    assert_eq!(status.phase, Some(RunPhase::Running));
+    assert_eq!(status.roles.iter().map(|role| role.active).collect::<Vec<_>>(), [2, 1]);
+    if let Some(pod) = seen.pods.get_mut("r1-worker-1") {
+        pod.progress = waiting("ContainerCreating", "");
+    }
+    assert_eq!(decide(&seen, at(10)).steps, []);
+}
+
+#[test]
+fn gates_are_removed_only_after_the_launch_is_stored() {
+    let mut seen = launched();
+    for pod in seen.pods.values_mut() {
+        pod.gate = Some(0);
+        pod.progress = waiting("", "");
+    }
+    let removed = decide(&seen, at(1)).steps;
+    assert_eq!(removed.len(), 3);
+    assert!(removed.iter().all(|step| matches!(step, Step::RemoveGate(_))));
+    if let Subject::Live { run, .. } = &seen.subject {
+        let mut value: Value = serde_json::to_value(&**run).expect("a Run is JSON");
+        value["status"]["attempts"][0]["launched"] = Value::Null;
+        seen.subject = observe::live(Arc::new(serde_json::from_value(value).expect("still a Run")));
+    }
+    let before = decide(&seen, at(1)).steps;
+    assert!(!before.iter().any(|step| matches!(step, Step::RemoveGate(_))), "{before:#?}");
+}
+
+#[test]
+fn an_ended_attempt_stops_its_pods_and_is_free_only_by_a_live_list() {
+    let mut seen = launched();
+    if let Subject::Live { run, .. } = &seen.subject {
+        let mut value: Value = serde_json::to_value(&**run).expect("a Run is JSON");
+        value["status"]["attempts"][0]["cause"] = json!("Succeeded");
+        value["status"]["phase"] = json!("Finalizing");
+        seen.subject = observe::live(Arc::new(serde_json::from_value(value).expect("still a Run")));
+    }
+    if let Some(pod) = seen.pods.get_mut("r1-worker-0") {
+        pod.finished = true;
+        pod.progress = exited(0, "Completed", 5);
+    }
+    let stops: BTreeMap<String, (bool, bool)> = decide(&seen, at(10))
+        .steps
+        .into_iter()
+        .map(|step| match step {
+            Step::StopPod { pod, release, delete } => (pod.seen.name, (release, delete)),
+            other => panic!("only stops, not {other:?}"),
+        })
+        .collect();
+    assert_eq!(stops["r1-worker-0"], (true, false), "a finished pod stays");
+    assert_eq!(stops["r1-worker-1"], (true, true));
+    for pod in seen.pods.values_mut() {
+        pod.finalizers.clear();
+        pod.deleting = !pod.finished;
+    }
+    assert_eq!(decide(&seen, at(10)).steps, [], "two pods still run");
+    // A lost node's pods count as gone.
+    if let Some(node) = seen.nodes.get_mut("n0") {
+        node.lost = true;
+    }
+    assert_eq!(decide(&seen, at(10)).steps, [Step::ListPods]);
+    seen.pods_are_live = true;
+    let status = written(&decide(&seen, at(10))).clone();
+    assert_eq!((status.attempts[0].pods_gone, status.phase), (true, Some(RunPhase::Completed)));
+}
+
+#[test]
+fn the_same_observation_gives_the_same_decision() {
+    let seen = launched();
+    assert_eq!(decide(&seen, at(10)), decide(&seen.clone(), at(10)));
+}

@@ -55,7 +55,8 @@ enum Done {
     Rehearsed(Rehearsal),
     Service(i32),
     Created(Box<PodFacts>),
-    Pod(Box<PodFacts>),
+    Ungated(Box<PodFacts>),
+    Stopped(Box<PodFacts>),
     PodGone(String),
     Nodes(BTreeMap<String, NodeFacts>),
     Pods(BTreeMap<String, PodFacts>),
@@ -110,6 +111,9 @@ fn absorb(with: &Executor, seen: &mut Observed, done: Done) {
             if let Some(uid) = uid_of(&seen.subject) {
                 with.memory.keep_rehearsal(&seen.key, &uid, now);
             }
+            if let (Rehearsal::Taken, Subject::Live { run, .. }) = (&rehearsal, &seen.subject) {
+                with.memory.keep_yes(&seen.key.namespace, run, &seen.pool, now);
+            }
             seen.rehearsed_at = Some(now);
             seen.rehearsal = Some(rehearsal);
         }
@@ -121,10 +125,12 @@ fn absorb(with: &Executor, seen: &mut Observed, done: Done) {
         }
         Done::Created(pod) => {
             seen.nodes_are_live = false;
-            keep_pod(with, seen, *pod);
+            keep_pod(with, seen, *pod, false);
         }
-        Done::Pod(pod) => keep_pod(with, seen, *pod),
+        Done::Ungated(pod) => keep_pod(with, seen, *pod, false),
+        Done::Stopped(pod) => keep_pod(with, seen, *pod, true),
         Done::PodGone(name) => {
+            with.memory.forget_pod(&seen.key, &name);
             seen.pods.remove(&name);
         }
         Done::Nodes(nodes) => {
@@ -141,9 +147,9 @@ fn absorb(with: &Executor, seen: &mut Observed, done: Done) {
     }
 }
 
-fn keep_pod(with: &Executor, seen: &mut Observed, pod: PodFacts) {
+fn keep_pod(with: &Executor, seen: &mut Observed, pod: PodFacts, leaving: bool) {
     let now = with.clock.now();
-    with.memory.keep_pod(&seen.key, &pod, now);
+    with.memory.keep_pod(&seen.key, &pod, leaving, now);
     let until = now + observe::BELIEVED;
     seen.believed_until = Some(seen.believed_until.map_or(until, |earlier| earlier.min(until)));
     seen.pods.insert(pod.seen.name.clone(), pod);
@@ -179,8 +185,10 @@ impl Hands {
             Subject::Over(facts) => (None, Some(RunFacts::clone(facts))),
             Subject::Unseen | Subject::Gone => (None, None),
         };
-        let allocation = whole.as_ref().and_then(|run| run.status.as_ref()).and_then(|status| status.allocation.as_ref());
-        let allocated = allocation.into_iter().flat_map(|one| &one.nodes).map(|node| node.name.clone()).collect();
+        let allocation =
+            whole.as_ref().and_then(|run| run.status.as_ref()).and_then(|status| status.allocation.as_ref());
+        let allocated =
+            allocation.into_iter().flat_map(|one| &one.nodes).map(|node| node.name.clone()).collect();
         Self {
             runs: Api::namespaced(with.client.clone(), namespace),
             pods: Api::namespaced(with.client.clone(), namespace),
@@ -253,7 +261,8 @@ impl Hands {
     async fn rehearse(&self, pods: &[Pod]) -> Result<Done, Error> {
         let mut cannot_tell = None;
         for pod in pods {
-            let Err(error) = apply::rehearse_create(&self.pods, pod, FieldManager::RunPods.as_str()).await else {
+            let Err(error) = apply::rehearse_create(&self.pods, pod, FieldManager::RunPods.as_str()).await
+            else {
                 continue;
             };
             let said = error.server_message().unwrap_or_default().to_owned();
@@ -268,7 +277,11 @@ impl Hands {
                     None => return Err(error),
                 },
             };
-            return Ok(Done::Rehearsed(Rehearsal::Refused(Refusal { name: pod.name_any(), why, message: said })));
+            return Ok(Done::Rehearsed(Rehearsal::Refused(Refusal {
+                name: pod.name_any(),
+                why,
+                message: said,
+            })));
         }
         Ok(Done::Rehearsed(cannot_tell.map_or(Rehearsal::Taken, Rehearsal::CannotTell)))
     }
@@ -306,8 +319,13 @@ impl Hands {
     async fn create_pod(&self, pod: &Pod) -> Result<Done, Error> {
         let name = pod.name_any();
         let taken = || {
-            let message = "a pod of that name is there and is not this attempt's; delete it, or name the Run otherwise";
-            Done::Refused(Refusal { name: format!("Pod {name}"), why: Refused::NameTaken, message: message.to_owned() })
+            let message =
+                "a pod of that name is there and is not this attempt's; delete it, or name the Run otherwise";
+            Done::Refused(Refusal {
+                name: format!("Pod {name}"),
+                why: Refused::NameTaken,
+                message: message.to_owned(),
+            })
         };
         match apply::create(&self.pods, pod, FieldManager::RunPods.as_str()).await {
             Ok(Creation::Created(created)) => {
@@ -374,21 +392,21 @@ impl Hands {
         match newer.as_ref().and_then(PodFacts::of) {
             None => Ok(Done::PodGone(pod.seen.name)),
             Some(newer) if newer.seen.uid != pod.seen.uid || newer.deleting || newer.gate.is_none() => {
-                Ok(Done::Pod(Box::new(newer)))
+                Ok(Done::Ungated(Box::new(newer)))
             }
             Some(newer) => self.patch_gate(&newer).await,
         }
     }
 
     async fn patch_gate(&self, pod: &PodFacts) -> Result<Done, Error> {
-        let Some(gate) = pod.gate else { return Ok(Done::Pod(Box::new(pod.clone()))) };
+        let Some(gate) = pod.gate else { return Ok(Done::Ungated(Box::new(pod.clone()))) };
         let operations = json!([
             {"op": "test", "path": format!("/spec/schedulingGates/{gate}/name"), "value": START_GATE},
             {"op": "remove", "path": format!("/spec/schedulingGates/{gate}")},
         ]);
         let patched = apply::patch(&self.pods, &pod.seen, PatchIf::Unchanged, operations).await?;
         Ok(PodFacts::of(&patched)
-            .map_or_else(|| Done::PodGone(pod.seen.name.clone()), |facts| Done::Pod(Box::new(facts))))
+            .map_or_else(|| Done::PodGone(pod.seen.name.clone()), |facts| Done::Ungated(Box::new(facts))))
     }
 
     async fn stop_pod(&self, pod: PodFacts, release: bool, delete: bool) -> Result<Done, Error> {
@@ -410,7 +428,7 @@ impl Hands {
                 Deletion::Accepted => pod.deleting = true,
             }
         }
-        Ok(Done::Pod(Box::new(pod)))
+        Ok(Done::Stopped(Box::new(pod)))
     }
 }
 
@@ -448,7 +466,9 @@ fn refusal(error: &Error) -> Option<Refused> {
     match error.kind() {
         // The quota plugin has no reason of its own; this sentence is its only mark (`exceeded quota: NAME, ...`, and
         // `failed quota: NAME: must specify ...`, which no retry mends but a change of the quota does).
-        ErrorKind::Forbidden if said.contains("exceeded quota") || said.contains("failed quota") => Some(Refused::Quota),
+        ErrorKind::Forbidden if said.contains("exceeded quota") || said.contains("failed quota") => {
+            Some(Refused::Quota)
+        }
         ErrorKind::Forbidden | ErrorKind::Invalid => Some(Refused::Policy),
         // A namespace that is gone takes the Run with it.
         ErrorKind::NotFound => Some(Refused::NamespaceTerminating),

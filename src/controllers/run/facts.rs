@@ -175,12 +175,18 @@ impl PodFacts {
             deleting: pod.metadata.deletion_timestamp.is_some(),
             finished: phase == "Succeeded" || phase == "Failed",
             progress: progress(pod, phase),
-            disruption: condition(pod, "DisruptionTarget")
-                .filter(|one| one.status == "True")
-                .map(|one| format!("{}: {}", one.reason.clone().unwrap_or_default(), one.message.clone().unwrap_or_default())),
+            disruption: condition(pod, "DisruptionTarget").filter(|one| one.status == "True").map(|one| {
+                format!(
+                    "{}: {}",
+                    one.reason.clone().unwrap_or_default(),
+                    one.message.clone().unwrap_or_default()
+                )
+            }),
             unschedulable: condition(pod, "PodScheduled")
                 .filter(|one| one.status == "False" && one.reason.as_deref() == Some("Unschedulable"))
-                .and_then(|one| Some((one.last_transition_time.as_ref()?.0, one.message.clone().unwrap_or_default()))),
+                .and_then(|one| {
+                    Some((one.last_transition_time.as_ref()?.0, one.message.clone().unwrap_or_default()))
+                }),
         })
     }
 

@@ -196,7 +196,8 @@ fn watch(
     let clusters = Watch::<Cluster>::guarded("clusters of the run controller", Api::all(client.clone()))
         .reduce(|cluster| Some(ClusterFacts::of(&cluster)))
         .notify(move |change| {
-            let concerns = |run: &RunFacts| run.key.namespace == change.key.namespace && run.cluster == change.key.name;
+            let concerns =
+                |run: &RunFacts| run.key.namespace == change.key.namespace && run.cluster == change.key.name;
             wake_waiting(&all, &woken, concerns);
         })
         .start(tasks, readiness, metrics);

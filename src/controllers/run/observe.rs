@@ -11,7 +11,7 @@ use trainyard_api::Run;
 use trainyard_api::capacity::Capacity;
 use trainyard_api::cluster_node::ClusterIdentity;
 use trainyard_api::placement::{Taint, Toleration};
-use trainyard_model::run::{InvalidRun, ValidRun};
+use trainyard_model::run::{InvalidRun, ValidRun, spec_hash};
 
 use super::facts::{ClusterFacts, NodeFacts, PodFacts, RunFacts, SizeFacts};
 use crate::kubernetes::cache::Cache;
@@ -109,6 +109,7 @@ pub enum Refused {
 
 /// Everything a decision is made from.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each says of one part of the observation how fresh it is")]
 pub struct Observed {
     /// Namespace and name of the Run.
     pub key: ObjectKey,
@@ -122,6 +123,8 @@ pub struct Observed {
     pub pool: Pool,
     /// When the API server was last asked whether it would take the pods, by this process.
     pub rehearsed_at: Option<Timestamp>,
+    /// Whether the API server has just said that it would take the pods of a Run that differs in name only.
+    pub alike_is_taken: bool,
     /// The attempt that the Service selects, as far as this process has seen to it.
     pub service_for: Option<i32>,
     /// When something that is only believed in must be looked at again.
@@ -143,14 +146,40 @@ pub struct Observed {
 #[derive(Debug, Default)]
 pub struct Memory {
     by_run: Mutex<BTreeMap<ObjectKey, Remembered>>,
+    taken: Mutex<Vec<Taken>>,
+}
+
+/// How long the API server's yes to one Run holds for Runs of the same namespace, spec and machines. Somebody who submits
+/// five hundred Runs at once has the same question answered once, not five hundred times; and a quota that is used up
+/// meanwhile is found out by the pods themselves, as it would be after any other ten seconds in the queue.
+const YES_HOLDS: SignedDuration = SignedDuration::from_secs(10);
+/// Different Runs whose yes is remembered.
+const YES_REMEMBERED: usize = 64;
+
+/// A yes of the API server.
+#[derive(Clone, Debug)]
+struct Taken {
+    namespace: String,
+    spec_hash: String,
+    pool: Pool,
+    at: Timestamp,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Remembered {
     run: Option<Arc<Run>>,
-    pods: BTreeMap<String, (PodFacts, Timestamp)>,
+    pods: BTreeMap<String, Kept>,
     service: Option<(String, i32)>,
     rehearsed: Option<(String, Timestamp)>,
+}
+
+/// A pod as an answer to a write showed it.
+#[derive(Clone, Debug)]
+struct Kept {
+    pod: PodFacts,
+    since: Timestamp,
+    /// It was told to go: a cache that does not show it any more is right.
+    leaving: bool,
 }
 
 impl Memory {
@@ -164,15 +193,53 @@ impl Memory {
         self.lock().entry(key.clone()).or_default().run = Some(Arc::clone(run));
     }
 
-    /// Keeps what a pod is now.
-    pub fn keep_pod(&self, key: &ObjectKey, pod: &PodFacts, now: Timestamp) {
+    /// Keeps what a pod is now, and whether it was told to go.
+    pub fn keep_pod(&self, key: &ObjectKey, pod: &PodFacts, leaving: bool, now: Timestamp) {
         let mut all = self.lock();
-        all.entry(key.clone()).or_default().pods.insert(pod.seen.name.clone(), (pod.clone(), now));
+        let kept = Kept { pod: pod.clone(), since: now, leaving };
+        all.entry(key.clone()).or_default().pods.insert(pod.seen.name.clone(), kept);
+    }
+
+    /// Forgets a pod that is gone.
+    pub fn forget_pod(&self, key: &ObjectKey, name: &str) {
+        if let Some(remembered) = self.lock().get_mut(key) {
+            remembered.pods.remove(name);
+        }
     }
 
     /// Keeps that the Service of this Run selects this attempt.
     pub fn keep_service(&self, key: &ObjectKey, run_uid: &str, attempt: i32) {
         self.lock().entry(key.clone()).or_default().service = Some((run_uid.to_owned(), attempt));
+    }
+
+    /// Keeps that the API server would take the pods of a Run like this one.
+    pub fn keep_yes(&self, namespace: &str, run: &Run, pool: &Pool, now: Timestamp) {
+        let spec_hash = spec_hash::of(&run.spec);
+        let mut taken = self.taken();
+        taken.retain(|one| {
+            now.duration_since(one.at) < YES_HOLDS
+                && !(one.namespace == namespace && one.spec_hash == spec_hash && one.pool == *pool)
+        });
+        if taken.len() < YES_REMEMBERED {
+            taken.push(Taken { namespace: namespace.to_owned(), spec_hash, pool: pool.clone(), at: now });
+        }
+    }
+
+    fn said_yes(&self, namespace: &str, run: &Run, pool: &Pool, now: Timestamp) -> bool {
+        let taken = self.taken();
+        let fresh: Vec<&Taken> = taken
+            .iter()
+            .filter(|one| now.duration_since(one.at) < YES_HOLDS && one.namespace == namespace)
+            .collect();
+        if fresh.is_empty() {
+            return false;
+        }
+        let spec_hash = spec_hash::of(&run.spec);
+        fresh.iter().any(|one| one.spec_hash == spec_hash && one.pool == *pool)
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Vec<Taken>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps when the pods of this Run were rehearsed.
@@ -201,33 +268,37 @@ impl Memory {
 /// Puts together what is known of the Run of this name.
 pub fn observe(caches: &Caches, memory: &Memory, key: &ObjectKey, now: Timestamp) -> Observed {
     let mut remembered = memory.recall(key);
-    let cached = caches.runs.get(key);
-    let subject = match cached {
+    let shown = caches.runs.get(key);
+    let subject = match shown {
         None => {
             remembered = Remembered { pods: remembered.pods, ..Remembered::default() };
             Subject::Unseen
         }
-        Some(cached) => {
-            let newer = remembered.run.take().filter(|run| is_newer(run, &cached));
+        Some(shown) => {
+            let newer = remembered.run.take().filter(|run| is_newer(run, &shown));
             remembered.run.clone_from(&newer);
-            match newer.or_else(|| cached.whole.clone()) {
+            match newer.or_else(|| shown.whole.clone()) {
                 Some(run) => live(run),
-                None => Subject::Over(cached),
+                None => Subject::Over(shown),
             }
         }
     };
+    if matches!(subject, Subject::Over(_)) {
+        // Nothing of it is needed again, and finished Runs are many.
+        remembered = Remembered { pods: remembered.pods, ..Remembered::default() };
+    }
     let mut pods: BTreeMap<String, PodFacts> = caches
         .pods
         .indexed(&pod_entry(key))
         .into_iter()
         .map(|pod| (pod.seen.name.clone(), PodFacts::clone(&pod)))
         .collect();
-    remembered.pods.retain(|name, (pod, since)| match pods.get(name) {
-        Some(cached) => version(&cached.seen.resource_version) < version(&pod.seen.resource_version),
-        None => now.duration_since(*since) < BELIEVED,
+    remembered.pods.retain(|name, kept| match pods.get(name) {
+        Some(shown) => version(&shown.seen.resource_version) < version(&kept.pod.seen.resource_version),
+        None => !kept.leaving && now.duration_since(kept.since) < BELIEVED,
     });
-    let believed_until = remembered.pods.values().map(|(_, since)| *since + BELIEVED).min();
-    pods.extend(remembered.pods.iter().map(|(name, (pod, _))| (name.clone(), pod.clone())));
+    let believed_until = remembered.pods.values().map(|kept| kept.since + BELIEVED).min();
+    pods.extend(remembered.pods.iter().map(|(name, kept)| (name.clone(), kept.pod.clone())));
 
     let uid = match &subject {
         Subject::Live { run, .. } => run.metadata.uid.clone(),
@@ -235,11 +306,20 @@ pub fn observe(caches: &Caches, memory: &Memory, key: &ObjectKey, now: Timestamp
         Subject::Unseen | Subject::Gone => None,
     };
     let service_for = remembered.service.clone().filter(|(of, _)| Some(of) == uid.as_ref()).map(|(_, k)| k);
-    let rehearsed_at = remembered.rehearsed.clone().filter(|(of, _)| Some(of) == uid.as_ref()).map(|(_, at)| at);
+    let rehearsed_at =
+        remembered.rehearsed.clone().filter(|(of, _)| Some(of) == uid.as_ref()).map(|(_, at)| at);
     memory.replace(key, remembered);
     let (nodes, pool) = match &subject {
-        Subject::Live { run, .. } => (nodes_of(caches, run), pool_of(caches, key, run)),
+        Subject::Live { run, .. } => (nodes_of(caches, run), pool_of(caches, key, run).unwrap_or_default()),
         Subject::Over(_) | Subject::Unseen | Subject::Gone => (BTreeMap::new(), Pool::default()),
+    };
+    // Only a Run that was never asked for: one that was refused is asked for itself.
+    let alike_is_taken = match &subject {
+        Subject::Live { run, .. } => {
+            let looked_at = run.status.as_ref().is_some_and(|status| !status.conditions.is_empty());
+            !looked_at && memory.said_yes(&key.namespace, run, &pool, now)
+        }
+        Subject::Over(_) | Subject::Unseen | Subject::Gone => false,
     };
     Observed {
         key: key.clone(),
@@ -248,6 +328,7 @@ pub fn observe(caches: &Caches, memory: &Memory, key: &ObjectKey, now: Timestamp
         nodes,
         pool,
         rehearsed_at,
+        alike_is_taken,
         service_for,
         believed_until,
         rehearsal: None,
@@ -292,18 +373,27 @@ fn nodes_of(caches: &Caches, run: &Run) -> BTreeMap<String, NodeFacts> {
         .collect()
 }
 
-fn pool_of(caches: &Caches, key: &ObjectKey, run: &Run) -> Pool {
-    let Some(cluster) = caches.clusters.get(&ObjectKey::namespaced(&key.namespace, &run.spec.cluster_ref.name)) else {
-        return Pool::default();
-    };
+/// Looked for only while no attempt is live: that is when it is read, and a Cluster may have a thousand nodes.
+fn pool_of(caches: &Caches, key: &ObjectKey, run: &Run) -> Option<Pool> {
+    let last = run.status.as_ref().and_then(|status| status.attempts.last());
+    if last.is_some_and(|last| last.cause.is_none()) {
+        return None;
+    }
+    let cluster = caches.clusters.get(&ObjectKey::namespaced(&key.namespace, &run.spec.cluster_ref.name))?;
     // Any node tells the taint and tolerations of all; the smallest one is what every process must fit on.
     let nodes = caches.nodes.indexed(&cluster.id.uid);
     let smallest = nodes.iter().min_by_key(|node| (node.capacity.memory_bytes, node.capacity.cpu_millis));
-    let by_size = || caches.sizes.filter(|size| size.answers_to(&cluster.vm_size)).first().map(|size| size.capacity.clone());
-    Pool {
+    let by_size = || {
+        caches
+            .sizes
+            .filter(|size| size.answers_to(&cluster.vm_size))
+            .first()
+            .map(|size| size.capacity.clone())
+    };
+    Some(Pool {
         cluster: Some(cluster.id.clone()),
         capacity: smallest.map(|node| node.capacity.clone()).or_else(by_size),
         taint: smallest.map(|node| node.taint.clone()),
         tolerations: smallest.map(|node| node.tolerations.clone()).unwrap_or_default(),
-    }
+    })
 }

@@ -16,6 +16,11 @@ pub mod facts;
 pub mod wire;
 pub mod words;
 
+#[cfg(test)]
+pub(crate) mod double;
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;

@@ -20,7 +20,9 @@ const LOOK_AGAIN: jiff::SignedDuration = jiff::SignedDuration::from_secs(30);
 /// Answers an allocation that has no attempt yet; true when it did. An attempt that nobody wants any more is answered as
 /// ended, so that its claims become free.
 pub fn answer(case: &Case<'_>, draft: &mut Draft) -> bool {
-    let Some(Allocation { attempt: number, nodes, directive }) = draft.status.allocation.clone() else { return false };
+    let Some(Allocation { attempt: number, nodes, directive }) = draft.status.allocation.clone() else {
+        return false;
+    };
     if draft.status.attempts.last().is_some_and(|last| last.number >= number) {
         return false;
     }
@@ -88,7 +90,13 @@ fn ended(mut draft: Draft, attempt: &Attempt, end: End) -> Decision {
 }
 
 /// Before the launch: creates what is missing, looks at the claims, launches.
-fn start(case: &Case<'_>, run: &ValidRun, draft: Draft, attempt: &Attempt, members: &Members<'_>) -> Decision {
+fn start(
+    case: &Case<'_>,
+    run: &ValidRun,
+    draft: Draft,
+    attempt: &Attempt,
+    members: &Members<'_>,
+) -> Decision {
     let number = attempt.number;
     let Some(allocation) = draft.status.allocation.clone().filter(|one| one.attempt == number) else {
         // Its allocation was overwritten, so the claims are another attempt's.
@@ -105,11 +113,11 @@ fn start(case: &Case<'_>, run: &ValidRun, draft: Draft, attempt: &Attempt, membe
             return draft.write_or_wait(Some(case.now + LOOK_AGAIN));
         }
         let text = format!("{} could not be created: {}", refusal.name, refusal.message);
-        let cause = match refusal.why {
+        let costs = match refusal.why {
             Refused::Quota => AttemptCause::NamespaceQuota,
             Refused::Policy | Refused::NameTaken | Refused::NamespaceTerminating => AttemptCause::Setup,
         };
-        let end = End { culprit: Some(refusal.name.clone()), ..End::plain(cause, text) };
+        let end = End { culprit: Some(refusal.name.clone()), ..End::plain(costs, text) };
         return ended(draft, attempt, end);
     }
 
@@ -146,7 +154,8 @@ fn start(case: &Case<'_>, run: &ValidRun, draft: Draft, attempt: &Attempt, membe
                 return Decision::steps(vec![Step::ReadNodes]);
             }
             let text = format!("node {} is not the machine that was allocated any more", allocated.name);
-            let end = End { culprit: Some(allocated.name.clone()), ..End::plain(AttemptCause::NotStarted, text) };
+            let end =
+                End { culprit: Some(allocated.name.clone()), ..End::plain(AttemptCause::NotStarted, text) };
             return ended(draft, attempt, end);
         }
         machines.push(Machine {
@@ -166,7 +175,9 @@ fn start(case: &Case<'_>, run: &ValidRun, draft: Draft, attempt: &Attempt, membe
         let built = machines
             .get(process.node)
             .ok_or_else(|| format!("allocation {number} has no node for {}", run.host_name(*process)))
-            .and_then(|machine| pod::pod(run, number, *process, machine).map_err(|invalid| invalid.to_string()));
+            .and_then(|machine| {
+                pod::pod(run, number, *process, machine).map_err(|invalid| invalid.to_string())
+            });
         match built {
             Ok(pod) => steps.push(Step::CreatePod(Box::new(pod))),
             Err(message) => return ended(draft, attempt, End::plain(AttemptCause::Setup, message)),

@@ -8,9 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use trainyard_api::Run;
 use trainyard_api::conditions::{self, Condition, ConditionStatus, RunCondition};
-use trainyard_api::run_status::{
-    Attempt, AttemptCause, MAX_ATTEMPTS_KEPT, RunPhase, RunReason, RunStatus,
-};
+use trainyard_api::run_status::{Attempt, AttemptCause, MAX_ATTEMPTS_KEPT, RunPhase, RunReason, RunStatus};
 use trainyard_api::{Time, text};
 
 use super::verdict::End;
@@ -31,7 +29,12 @@ pub struct Draft {
 impl Draft {
     /// What is stored.
     pub fn of(run: &Arc<Run>, now: Timestamp) -> Self {
-        Self { run: Arc::clone(run), status: run.status.clone().unwrap_or_default(), notices: Vec::new(), now }
+        Self {
+            run: Arc::clone(run),
+            status: run.status.clone().unwrap_or_default(),
+            notices: Vec::new(),
+            now,
+        }
     }
 
     /// Whether anything is to be written.
@@ -93,7 +96,13 @@ impl Draft {
     }
 
     /// Sets a condition.
-    pub fn set_condition(&mut self, kind: RunCondition, status: ConditionStatus, reason: &str, message: &str) {
+    pub fn set_condition(
+        &mut self,
+        kind: RunCondition,
+        status: ConditionStatus,
+        reason: &str,
+        message: &str,
+    ) {
         let condition = Condition::new(kind, status, reason, message, self.now);
         conditions::set(&mut self.status.conditions, condition);
     }
@@ -114,7 +123,8 @@ impl Draft {
         attempt.cause = Some(cause);
         attempt.culprit.clone_from(&culprit);
         attempt.exit_code = exit_code;
-        attempt.reason = reason.map(|reason| text::clip(&reason, text::REASON_MAX)).filter(|reason| !reason.is_empty());
+        attempt.reason =
+            reason.map(|reason| text::clip(&reason, text::REASON_MAX)).filter(|reason| !reason.is_empty());
         attempt.message = Some(text::clip(&message, text::MESSAGE_MAX)).filter(|message| !message.is_empty());
         attempt.end_time = Some(Time(now));
         let totals = self.status.totals.get_or_insert_default();
@@ -139,7 +149,11 @@ impl Draft {
             _ if self.is_cancelled() && cause != AttemptCause::Succeeded => RunPhase::CancelRequested,
             _ => RunPhase::Finalizing,
         };
-        self.set_phase(stopping, RunReason::StoppingPods, format!("attempt {number}: {message}"));
+        let why = match cause {
+            AttemptCause::Deleted => RunReason::Deleting,
+            _ => RunReason::StoppingPods,
+        };
+        self.set_phase(stopping, why, format!("attempt {number}: {message}"));
         if let Some(notice) = Notice::of_attempt(number, cause, &message) {
             self.notices.push(notice);
         }

@@ -133,7 +133,12 @@ fn over(seen: &Observed, uid: &str, remove_finalizer: bool) -> Decision {
     Decision::steps(steps)
 }
 
-fn live(seen: &Observed, run: &Arc<Run>, valid: &Result<Box<ValidRun>, InvalidRun>, now: Timestamp) -> Decision {
+fn live(
+    seen: &Observed,
+    run: &Arc<Run>,
+    valid: &Result<Box<ValidRun>, InvalidRun>,
+    now: Timestamp,
+) -> Decision {
     let uid = run.metadata.uid.clone().unwrap_or_default();
     let (own, strangers) = by_run(seen, &uid);
     let case = Case { seen, run, valid: valid.as_ref().map(|valid| &**valid), uid: &uid, own: &own, now };

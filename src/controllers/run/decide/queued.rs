@@ -3,7 +3,8 @@
 use jiff::SignedDuration;
 use trainyard_api::Time;
 use trainyard_api::conditions::{self, ConditionStatus, RunCondition};
-use trainyard_api::run_status::{AttemptCause, AttemptTotals, RunPhase, RunReason};
+use trainyard_api::names::Finalizer;
+use trainyard_api::run_status::{Attempt, AttemptCause, AttemptTotals, RunPhase, RunReason};
 use trainyard_model::run::{Process, ValidRun, spec_hash};
 
 use super::draft::Draft;
@@ -36,6 +37,8 @@ enum Accepted {
     SpecChanged,
     /// A node of its Cluster cannot be shared as it asks.
     DoesNotFit,
+    /// Its set-up has just failed, and would fail again at once.
+    SetupFailed,
 }
 
 impl Accepted {
@@ -49,6 +52,7 @@ impl Accepted {
             Self::Invalid => "Invalid",
             Self::SpecChanged => "SpecChanged",
             Self::DoesNotFit => "DoesNotFit",
+            Self::SetupFailed => "SetupFailed",
         }
     }
 
@@ -61,9 +65,13 @@ impl Accepted {
         match self {
             Self::SpecChanged => RunReason::SpecChanged,
             Self::DoesNotFit => RunReason::DoesNotFit,
-            Self::DryRun | Self::NotChecked | Self::Refused | Self::QuotaExceeded | Self::NameTaken | Self::Invalid => {
-                RunReason::NotAccepted
-            }
+            Self::SetupFailed => RunReason::RetryUser,
+            Self::DryRun
+            | Self::NotChecked
+            | Self::Refused
+            | Self::QuotaExceeded
+            | Self::NameTaken
+            | Self::Invalid => RunReason::NotAccepted,
         }
     }
 }
@@ -80,8 +88,9 @@ pub fn go_on(case: &Case<'_>, mut draft: Draft) -> Decision {
     let totals = draft.status.totals.clone().unwrap_or_default();
     let last = draft.status.attempts.last().cloned().unwrap_or_default();
     let said = last.message.clone().unwrap_or_default();
-    match last.cause.map_or(Next::Wait(RunReason::Waiting), |cause| next(cause, &totals, retries.user, retries.infrastructure))
-    {
+    match last.cause.map_or(Next::Wait(RunReason::Waiting), |cause| {
+        next(cause, &totals, retries.user, retries.infrastructure)
+    }) {
         Next::Complete => finish(case, &mut draft, RunPhase::Completed, RunReason::Succeeded, &said),
         Next::Fail(reason) => {
             let spent = format!("attempt {}: {said}{}", last.number, spent(reason, &totals));
@@ -91,13 +100,24 @@ pub fn go_on(case: &Case<'_>, mut draft: Draft) -> Decision {
             finish(case, &mut draft, RunPhase::Canceled, RunReason::Canceled, "cancelled by its user");
         }
         Next::Wait(_) if case.run.spec.suspend => {
-            draft.set_phase(RunPhase::Suspended, RunReason::Suspended, "set suspend to false to queue it again");
-            draft.set_condition(RunCondition::Suspended, ConditionStatus::True, RunReason::Suspended.as_str(), "");
+            draft.set_phase(
+                RunPhase::Suspended,
+                RunReason::Suspended,
+                "set suspend to false to queue it again",
+            );
+            draft.set_condition(
+                RunCondition::Suspended,
+                ConditionStatus::True,
+                RunReason::Suspended.as_str(),
+                "",
+            );
         }
         Next::Wait(reason) => {
             // The quota that refused the last attempt would refuse the next one: the Run is not accepted until a
             // rehearsal says otherwise, or it would take nodes again and again.
-            if last.cause == Some(AttemptCause::NamespaceQuota) && draft.status.phase != Some(RunPhase::Queued) {
+            if last.cause == Some(AttemptCause::NamespaceQuota)
+                && draft.status.phase != Some(RunPhase::Queued)
+            {
                 refuse(&mut draft, Accepted::QuotaExceeded, &said);
                 return draft.write();
             }
@@ -118,9 +138,8 @@ fn next(cause: AttemptCause, totals: &AttemptTotals, user: i32, infrastructure: 
     let user_left = totals.user_failures <= user;
     match cause {
         AttemptCause::Succeeded => Next::Complete,
-        AttemptCause::UserCode if user_left => Next::Wait(RunReason::RetryUser),
+        AttemptCause::UserCode | AttemptCause::Setup if user_left => Next::Wait(RunReason::RetryUser),
         AttemptCause::UserCode => Next::Fail(RunReason::UserCode),
-        AttemptCause::Setup if user_left => Next::Wait(RunReason::RetryUser),
         AttemptCause::Setup => Next::Fail(RunReason::Setup),
         AttemptCause::Infrastructure if totals.infrastructure_failures <= infrastructure => {
             Next::Wait(RunReason::RetryInfrastructure)
@@ -145,7 +164,10 @@ fn spent(reason: RunReason, totals: &AttemptTotals) -> String {
             format!("; failures of its own: {}, more than retries.user allows", totals.user_failures)
         }
         RunReason::Infrastructure => {
-            format!("; failures of machines: {}, more than retries.infrastructure allows", totals.infrastructure_failures)
+            format!(
+                "; failures of machines: {}, more than retries.infrastructure allows",
+                totals.infrastructure_failures
+            )
         }
         _ => String::new(),
     }
@@ -168,9 +190,6 @@ fn finish(case: &Case<'_>, draft: &mut Draft, phase: RunPhase, reason: RunReason
 
 /// A Run that is being deleted goes when no pod of it is left that runs or is held.
 fn delete(case: &Case<'_>, draft: Draft) -> Decision {
-    let has_finalizer = case.run.metadata.finalizers.iter().flatten().any(|one| {
-        one == trainyard_api::names::Finalizer::Run.as_str()
-    });
     // Pods with the number of an attempt that was never recorded: whoever made them, they go now.
     let stops = super::stops(case.own.iter().copied());
     if !stops.is_empty() {
@@ -180,7 +199,7 @@ fn delete(case: &Case<'_>, draft: Draft) -> Decision {
     if case.own.iter().any(|pod| runs(&pod)) {
         return draft.write();
     }
-    if has_finalizer { Decision::steps(vec![Step::RemoveRunFinalizer]) } else { Decision::default() }
+    if has_finalizer(case) { Decision::steps(vec![Step::RemoveRunFinalizer]) } else { Decision::default() }
 }
 
 fn queue(case: &Case<'_>, mut draft: Draft, reason: RunReason, said: &str) -> Decision {
@@ -220,7 +239,25 @@ fn queue(case: &Case<'_>, mut draft: Draft, reason: RunReason, said: &str) -> De
         refuse(&mut draft, Accepted::DoesNotFit, &unfit.to_string());
         return draft.write();
     }
+    if let Some(when) = rest_after_setup(draft.status.attempts.iter().rev()).filter(|when| case.now < *when) {
+        let text = format!("its set-up failed ({said}); tried again after {when}, or create another Run now");
+        refuse(&mut draft, Accepted::SetupFailed, &text);
+        return draft.write_or_wait(Some(when));
+    }
     rehearse(case, run, draft, reason, said)
+}
+
+/// The wait after a failed set-up, doubled with each further one in a row up to [`ASK_AGAIN`]: what is missing is put
+/// there by a person, and each try takes nodes from others.
+const FIRST_REST: SignedDuration = SignedDuration::from_mins(1);
+
+/// Until when a Run rests whose latest attempts, latest first, failed in their set-up.
+fn rest_after_setup<'a>(latest_first: impl Iterator<Item = &'a Attempt>) -> Option<jiff::Timestamp> {
+    let mut failed = latest_first.take_while(|attempt| attempt.cause == Some(AttemptCause::Setup)).peekable();
+    let ended = failed.peek()?.end_time.as_ref()?.0;
+    let doublings = (failed.count() - 1).min(10) as u32;
+    let rest = FIRST_REST.checked_mul(1 << doublings).unwrap_or(ASK_AGAIN).min(ASK_AGAIN);
+    Some(ended + rest)
 }
 
 /// Asks the API server whether it would take pod 0 of each role, before machines are bought for them.
@@ -254,6 +291,12 @@ fn rehearse(case: &Case<'_>, run: &ValidRun, mut draft: Draft, reason: RunReason
         {
             return draft.write_or_wait(asked_again_at);
         }
+        (None, None) if case.seen.alike_is_taken => {
+            if !has_finalizer(case) {
+                return Decision::steps(vec![Step::AddRunFinalizer]);
+            }
+            draft.set_condition(RunCondition::Accepted, ConditionStatus::True, Accepted::DryRun.as_str(), "");
+        }
         (_, None) => return ask(case, run),
     }
     if draft.status.spec_hash.is_none() {
@@ -283,15 +326,17 @@ fn ask(case: &Case<'_>, run: &ValidRun) -> Decision {
     let next_attempt = case.attempts().last().map_or(1, |last| last.number + 1);
     let of_each_role: Vec<Process> =
         run.layout.processes().iter().filter(|process| process.index == 0).copied().collect();
-    let pods = of_each_role.into_iter().filter_map(|process| pod::pod(run, next_attempt, process, &machine).ok());
+    let pods =
+        of_each_role.into_iter().filter_map(|process| pod::pod(run, next_attempt, process, &machine).ok());
     let mut steps = vec![Step::Rehearse(pods.collect())];
-    let has_finalizer = case.run.metadata.finalizers.iter().flatten().any(|one| {
-        one == trainyard_api::names::Finalizer::Run.as_str()
-    });
-    if !has_finalizer {
+    if !has_finalizer(case) {
         steps.push(Step::AddRunFinalizer);
     }
     Decision::steps(steps)
+}
+
+fn has_finalizer(case: &Case<'_>) -> bool {
+    case.run.metadata.finalizers.iter().flatten().any(|one| one == Finalizer::Run.as_str())
 }
 
 fn refuse(draft: &mut Draft, why: Accepted, message: &str) {

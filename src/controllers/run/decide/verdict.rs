@@ -61,7 +61,10 @@ pub fn withdrawn(case: &Case<'_>, directive: Option<&Directive>, cancelled: bool
     let not_started = |message: String| Some(End::plain(AttemptCause::NotStarted, message));
     if let Some(directive) = directive {
         if directive.reason == DirectiveReason::ClusterDeleted {
-            return Some(End::plain(AttemptCause::ClusterDeleted, said(directive, "its Cluster is being deleted")));
+            return Some(End::plain(
+                AttemptCause::ClusterDeleted,
+                said(directive, "its Cluster is being deleted"),
+            ));
         }
         return not_started(said(directive, "its nodes were withdrawn before it started"));
     }
@@ -87,7 +90,8 @@ pub fn of_launched(
     cancelled: bool,
 ) -> Option<End> {
     let allocation = case.run.status.as_ref().and_then(|status| status.allocation.as_ref());
-    let directive = allocation.filter(|one| one.attempt == attempt.number).and_then(|one| one.directive.as_ref());
+    let directive =
+        allocation.filter(|one| one.attempt == attempt.number).and_then(|one| one.directive.as_ref());
     succeeded(run, members)
         .or_else(|| directive.map(ordered))
         .or_else(|| wished(case, cancelled))
@@ -124,7 +128,9 @@ fn ordered(directive: &Directive) -> End {
         (DirectiveReason::NodeLost, _) => (AttemptCause::Infrastructure, "a node of it was lost"),
         (DirectiveReason::NodePreempted, _) => (AttemptCause::Infrastructure, "a node of it was preempted"),
         (DirectiveReason::NodeUnusable, _) => (AttemptCause::Infrastructure, "a node of it became unusable"),
-        (DirectiveReason::ClusterDeleted, _) => (AttemptCause::ClusterDeleted, "its Cluster is being deleted"),
+        (DirectiveReason::ClusterDeleted, _) => {
+            (AttemptCause::ClusterDeleted, "its Cluster is being deleted")
+        }
         (DirectiveReason::NodeRemoved, _) => (AttemptCause::Requeue, "a node of it was removed on request"),
         (DirectiveReason::Withdrawn, _) => (AttemptCause::Requeue, "its nodes were withdrawn"),
         // Words of a newer version: the kind is what must be obeyed, and to fail for good is not guessed.
@@ -168,7 +174,11 @@ fn machine_failed(case: &Case<'_>, members: &Members<'_>) -> Option<End> {
             continue;
         }
         if let Some(why) = &pod.disruption {
-            return infrastructure(name, "DisruptionTarget", format!("pod {name} was taken off its node: {why}"));
+            return infrastructure(
+                name,
+                "DisruptionTarget",
+                format!("pod {name} was taken off its node: {why}"),
+            );
         }
         if pod.deleting && !pod.finished {
             return infrastructure(name, "PodDeleted", format!("pod {name} was deleted by somebody"));
@@ -189,7 +199,10 @@ fn process_failed(case: &Case<'_>, members: &Members<'_>) -> Option<End> {
         && let Some(silent) = case.seen.nodes.values().find(|node| node.not_ready)
     {
         end.cause = AttemptCause::Infrastructure;
-        end.message = format!("{}; node {} of it is not Ready, which is the likelier cause", end.message, silent.key.name);
+        end.message = format!(
+            "{}; node {} of it is not Ready, which is the likelier cause",
+            end.message, silent.key.name
+        );
     }
     Some(end)
 }
@@ -209,9 +222,10 @@ fn failure(pod: &PodFacts) -> Option<(Option<Timestamp>, End)> {
             Some((*finished, end))
         }
         // An eviction for the node's sake sets DisruptionTarget; without it, the pod went over its own limit.
-        Progress::Broken { reason, message } if reason == "Evicted" => {
-            Some((None, End::by(AttemptCause::UserCode, name, reason, format!("pod {name} was evicted: {message}"))))
-        }
+        Progress::Broken { reason, message } if reason == "Evicted" => Some((
+            None,
+            End::by(AttemptCause::UserCode, name, reason, format!("pod {name} was evicted: {message}")),
+        )),
         Progress::Broken { reason, message } => {
             let text = format!("pod {name} failed without an exit code: {reason} {message}");
             Some((None, End::by(AttemptCause::Infrastructure, name, reason, text)))
@@ -276,8 +290,9 @@ fn wait(reason: &str, message: &str) -> Wait {
             ];
             if refused.iter().any(|words| message.contains(words)) { Wait::Hopeless } else { Wait::Registry }
         }
-        "CreateContainerConfigError" => Wait::UsersTurn,
-        "CreateContainerError" | "RunContainerError" | "StartError" => Wait::UsersTurn,
+        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" | "StartError" => {
+            Wait::UsersTurn
+        }
         _ => Wait::Normal,
     }
 }
@@ -289,7 +304,6 @@ fn never_started(case: &Case<'_>, launched: Timestamp, members: &Members<'_>) ->
         if let Progress::Waiting { reason, message } = &pod.progress {
             let text = format!("pod {name} cannot start: {reason}: {message}");
             match wait(reason, message) {
-                Wait::Normal => {}
                 Wait::Hopeless => return ends(AttemptCause::Setup, reason, text),
                 Wait::UsersTurn if case.now >= launched + SETUP_PATIENCE => {
                     return ends(AttemptCause::Setup, reason, text);
@@ -297,7 +311,7 @@ fn never_started(case: &Case<'_>, launched: Timestamp, members: &Members<'_>) ->
                 Wait::Registry if case.now >= launched + PULL_PATIENCE => {
                     return ends(AttemptCause::Infrastructure, reason, text);
                 }
-                Wait::UsersTurn | Wait::Registry => {}
+                Wait::Normal | Wait::UsersTurn | Wait::Registry => {}
             }
         }
         if let Some((since, message)) = &pod.unschedulable

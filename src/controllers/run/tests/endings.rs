@@ -1,1 +1,330 @@
-//! Later.
+//! How Runs end: cancelled, deleted, directed, out of time, in every phase.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use rstest::rstest;
+use serde_json::json;
+use trainyard_api::run_status::{AttemptCause, DirectiveKind, DirectiveReason, RunPhase, RunReason};
+use trainyard_fake_apiserver::{Fault, Matching, Verb, When};
+
+use super::world::World;
+
+/// How far a Run is when something happens to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Unseen,
+    Queued,
+    Allocated,
+    Launched,
+    Running,
+    Suspended,
+    Finalizing,
+    Completed,
+}
+
+/// A world with Run `r1` at this stage. Pods that are launched but do not run are held back by no kubelet turning.
+async fn at(stage: Stage) -> (World, super::world::Process) {
+    let world = World::with_nodes(1);
+    let process = world.start("one");
+    if stage == Stage::Unseen {
+        world.submit("r1", &json!({}));
+        return (world, process);
+    }
+    world.submit("r1", &json!({}));
+    world.settle().await;
+    match stage {
+        Stage::Unseen | Stage::Queued => {}
+        Stage::Allocated => world.allocate("r1", &["n0"]),
+        Stage::Launched => {
+            world.cluster_turn();
+            world.settle().await;
+            assert!(world.last_attempt("r1").launched.is_some());
+        }
+        Stage::Running => world.play().await,
+        Stage::Suspended => {
+            world.edit_run("r1", |run| run.spec.suspend = true);
+            world.play().await;
+            assert_eq!(world.phase("r1"), RunPhase::Suspended);
+        }
+        Stage::Finalizing => {
+            world.play().await;
+            world.edit_run("r1", |run| run.spec.suspend = true);
+            world.settle().await;
+            assert_eq!(world.phase("r1"), RunPhase::Finalizing);
+            world.edit_run("r1", |run| run.spec.suspend = false);
+        }
+        Stage::Completed => {
+            world.play().await;
+            world.exit("r1-worker-0", 0);
+            world.play().await;
+            assert_eq!(world.phase("r1"), RunPhase::Completed);
+        }
+    }
+    (world, process)
+}
+
+#[rstest]
+#[case(Stage::Unseen, RunPhase::Canceled)]
+#[case(Stage::Queued, RunPhase::Canceled)]
+#[case(Stage::Allocated, RunPhase::Canceled)]
+#[case(Stage::Launched, RunPhase::Canceled)]
+#[case(Stage::Running, RunPhase::Canceled)]
+#[case(Stage::Suspended, RunPhase::Canceled)]
+#[case(Stage::Finalizing, RunPhase::Canceled)]
+#[case(Stage::Completed, RunPhase::Completed)]
+#[tokio::test(start_paused = true)]
+async fn cancel_ends_a_run_in_every_stage_and_stays(#[case] stage: Stage, #[case] expected: RunPhase) {
+    let (world, _process) = at(stage).await;
+    world.edit_run("r1", |run| run.spec.cancel = true);
+    world.settle().await;
+    world.edit_run("r1", |run| run.spec.cancel = false);
+    world.play().await;
+    assert_eq!(world.phase("r1"), expected, "{:#?}", world.status("r1"));
+    let totals = world.status("r1").totals.unwrap_or_default();
+    assert_eq!((totals.user_failures, totals.infrastructure_failures), (0, 0));
+    world.assert_nothing_held("r1");
+}
+
+#[rstest]
+#[case(Stage::Unseen)]
+#[case(Stage::Queued)]
+#[case(Stage::Allocated)]
+#[case(Stage::Launched)]
+#[case(Stage::Running)]
+#[case(Stage::Suspended)]
+#[case(Stage::Finalizing)]
+#[case(Stage::Completed)]
+#[tokio::test(start_paused = true)]
+async fn a_deleted_run_goes_in_every_stage_and_leaves_nothing(#[case] stage: Stage) {
+    let (world, _process) = at(stage).await;
+    world.server.delete::<trainyard_api::Run>("ml", "r1");
+    world.play().await;
+    assert!(!world.has_run("r1"), "{:#?}", world.status("r1"));
+    assert_eq!(world.pod_names(), Vec::<String>::new());
+    world.assert_nothing_held("r1");
+}
+
+#[rstest]
+#[case(Stage::Launched)]
+#[case(Stage::Running)]
+#[tokio::test(start_paused = true)]
+async fn a_run_removed_by_force_leaves_no_pod(#[case] stage: Stage) {
+    let (world, _process) = at(stage).await;
+    world.server.remove::<trainyard_api::Run>("ml", "r1");
+    world.play().await;
+    assert_eq!(world.pod_names(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_of_the_same_name_does_not_inherit_pods() {
+    let (world, process) = at(Stage::Running).await;
+    drop(process);
+    world.server.remove::<trainyard_api::Run>("ml", "r1");
+    world.submit("r1", &json!({}));
+    let uid = world.run("r1").metadata.uid;
+    let _process = world.start("two");
+    world.play().await;
+    world.play().await;
+    // A pod of the former Run had the name at first, so the new one was refused; it is asked for again.
+    world.pass(Duration::from_mins(11)).await;
+    world.play().await;
+    assert_eq!(world.phase("r1"), RunPhase::Running);
+    let owners: Vec<_> = world
+        .pods()
+        .iter()
+        .filter_map(|pod| Some(pod.metadata.owner_references.clone()?[0].uid.clone()))
+        .collect();
+    assert_eq!(owners, [uid.expect("a stored object has a UID")]);
+}
+
+#[rstest]
+#[case(DirectiveKind::Stop, DirectiveReason::Withdrawn, AttemptCause::NotStarted, RunPhase::Queued)]
+#[case(DirectiveKind::Requeue, DirectiveReason::NodeLost, AttemptCause::NotStarted, RunPhase::Queued)]
+#[case(DirectiveKind::Fail, DirectiveReason::ClusterDeleted, AttemptCause::ClusterDeleted, RunPhase::Failed)]
+#[tokio::test(start_paused = true)]
+async fn a_directive_before_the_launch_costs_nothing(
+    #[case] kind: DirectiveKind,
+    #[case] reason: DirectiveReason,
+    #[case] cause: AttemptCause,
+    #[case] phase: RunPhase,
+) {
+    let (world, process) = at(Stage::Queued).await;
+    drop(process);
+    world.allocate("r1", &["n0"]);
+    world.direct("r1", kind, reason);
+    let _process = world.start("two");
+    world.settle().await;
+    let attempt = world.last_attempt("r1");
+    assert_eq!((attempt.cause, attempt.pods_gone, world.phase("r1")), (Some(cause), true, phase));
+    let totals = world.status("r1").totals.unwrap_or_default();
+    assert_eq!((totals.attempts, totals.user_failures, totals.infrastructure_failures), (1, 0, 0));
+    assert!(world.pods().is_empty());
+}
+
+#[rstest]
+#[case(DirectiveKind::Requeue, DirectiveReason::NodeLost, AttemptCause::Infrastructure, RunPhase::Queued)]
+#[case(DirectiveKind::Stop, DirectiveReason::NodePreempted, AttemptCause::Infrastructure, RunPhase::Queued)]
+#[case(DirectiveKind::Requeue, DirectiveReason::NodeRemoved, AttemptCause::Requeue, RunPhase::Queued)]
+#[case(DirectiveKind::Fail, DirectiveReason::ClusterDeleted, AttemptCause::ClusterDeleted, RunPhase::Failed)]
+#[tokio::test(start_paused = true)]
+async fn a_directive_ends_a_running_attempt(
+    #[case] kind: DirectiveKind,
+    #[case] reason: DirectiveReason,
+    #[case] cause: AttemptCause,
+    #[case] phase: RunPhase,
+) {
+    let (world, _process) = at(Stage::Running).await;
+    world.direct("r1", kind, reason);
+    for _ in 0..3 {
+        world.settle().await;
+        world.kubelet_turn();
+    }
+    world.settle().await;
+    assert_eq!((world.cause("r1"), world.phase("r1")), (Some(cause), phase), "{:#?}", world.status("r1"));
+    let expected = i32::from(cause == AttemptCause::Infrastructure);
+    assert_eq!(world.status("r1").totals.map(|totals| totals.infrastructure_failures), Some(expected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_that_is_seen_with_a_cancel_is_a_success() {
+    let (world, process) = at(Stage::Running).await;
+    drop(process);
+    world.exit("r1-worker-0", 0);
+    world.edit_run("r1", |run| run.spec.cancel = true);
+    let _process = world.start("two");
+    world.play().await;
+    assert_eq!(world.phase("r1"), RunPhase::Completed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_limit_counts_from_the_launch_and_fails_the_run() {
+    let world = World::with_nodes(1);
+    let _process = world.start("one");
+    world.running("r1", &json!({"maxWallClockTime": "1h", "retries": {"user": 5}})).await;
+    world.pass(Duration::from_mins(59)).await;
+    assert_eq!(world.phase("r1"), RunPhase::Running);
+    world.pass(Duration::from_mins(1)).await;
+    world.play().await;
+    assert_eq!((world.phase("r1"), world.reason("r1")), (RunPhase::Failed, Some(RunReason::WallClock)));
+    assert!(world.status("r1").message.is_some_and(|text| text.contains("maxWallClockTime, 1h")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gang_refused_by_a_quota_starts_nothing_and_is_not_tried_in_a_loop() {
+    let world = World::with_nodes(2);
+    let _process = world.start("one");
+    world.submit("r1", &json!({"nodeCount": 2}));
+    world.settle().await;
+    let pods = Matching::any().verb(Verb::Create).resource("pods");
+    world.server.fail(pods.clone(), Fault::ForbiddenBecause("exceeded quota: team, requested: cpu=7".into()));
+    world.play().await;
+    let status = world.status("r1");
+    assert_eq!(
+        (status.phase, status.attempts[0].cause),
+        (Some(RunPhase::Queued), Some(AttemptCause::NamespaceQuota))
+    );
+    assert_eq!(status.reason, Some(RunReason::NotAccepted));
+    assert!(status.message.is_some_and(|text| text.contains("exceeded quota: team")));
+    let totals = status.totals.unwrap_or_default();
+    assert_eq!((totals.user_failures, totals.infrastructure_failures), (0, 0));
+    assert!(world.pods().is_empty());
+    let asked = world.count(&pods);
+    world.pass(Duration::from_mins(9)).await;
+    world.play().await;
+    assert!(world.count(&pods) <= asked + 1, "it is not asked for in a loop");
+    world.server.heal();
+    world.pass(Duration::from_mins(11)).await;
+    world.play().await;
+    assert_eq!(world.phase("r1"), RunPhase::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_refused_by_a_policy_after_all_costs_the_users_budget() {
+    let world = World::with_nodes(1);
+    let _process = world.start("one");
+    world.submit("r1", &json!({}));
+    world.settle().await;
+    let pods = Matching::any().verb(Verb::Create).resource("pods");
+    world.server.fail(pods, Fault::Invalid("spec.containers: no".into()));
+    world.play().await;
+    assert_eq!((world.phase("r1"), world.reason("r1")), (RunPhase::Failed, Some(RunReason::Setup)));
+    assert_eq!(world.cause("r1"), Some(AttemptCause::Setup));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_object_of_a_needed_name_is_never_adopted() {
+    let world = World::with_nodes(1);
+    let foreign: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "r1-worker-0", "namespace": "ml"}, "spec": {"containers": [{"name": "other"}]},
+    }))
+    .expect("a pod");
+    let _process = world.start("one");
+    world.submit("r1", &json!({}));
+    world.settle().await;
+    world.server.put(&foreign);
+    world.play().await;
+    assert_eq!((world.phase("r1"), world.cause("r1")), (RunPhase::Failed, Some(AttemptCause::Setup)));
+    assert!(world.status("r1").message.is_some_and(|text| text.contains("a pod of that name is there")));
+    assert_eq!(world.pod_names(), ["r1-worker-0"], "and it is not deleted either");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_last_ten_attempts_are_kept_and_all_are_counted() {
+    let world = World::with_nodes(1);
+    let _process = world.start("one");
+    world.running("r1", &json!({"retries": {"user": 12}})).await;
+    for attempt in 1..=13 {
+        let pod = if attempt == 1 { "r1-worker-0".to_owned() } else { format!("r1-worker-0-a{attempt}") };
+        world.exit(&pod, 1);
+        world.play().await;
+    }
+    let status = world.status("r1");
+    assert_eq!(status.phase, Some(RunPhase::Failed));
+    assert_eq!(
+        status.attempts.iter().map(|one| one.number).collect::<Vec<_>>(),
+        (4..=13).collect::<Vec<_>>()
+    );
+    assert_eq!(status.totals.map(|totals| (totals.attempts, totals.user_failures)), Some((13, 13)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_is_recorded_before_a_later_failure_and_stays() {
+    let world = World::with_nodes(2);
+    let _process = world.start("one");
+    world.running("r1", &json!({"nodeCount": 2})).await;
+    let end = Matching::writes().resource("runs/status");
+    let gate = world.server.pause(end, When::Before);
+    world.exit("r1-worker-0", 0);
+    world.settle().await;
+    world.exit("r1-worker-1", 9);
+    gate.release();
+    world.play().await;
+    assert_eq!(world.phase("r1"), RunPhase::Completed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_setup_is_tried_again_within_its_budget_and_not_in_a_hot_loop() {
+    let world = World::with_nodes(1);
+    let _process = world.start("one");
+    world.running("r1", &json!({"retries": {"user": 2}})).await;
+    let image_is_missing = |pod: &mut serde_json::Value| {
+        pod["status"] = json!({"phase": "Pending", "containerStatuses": [{"name": "main", "image": "i", "imageID": "",
+            "ready": false, "restartCount": 0, "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]});
+    };
+    world.edit_pod("r1-worker-0", image_is_missing);
+    world.play().await;
+    assert_eq!((world.phase("r1"), world.reason("r1")), (RunPhase::Queued, Some(RunReason::RetryUser)));
+    assert_eq!(world.status("r1").attempts.len(), 1, "it rests for a minute");
+    world.pass(Duration::from_mins(1)).await;
+    world.play().await;
+    assert_eq!(world.phase("r1"), RunPhase::Running);
+    world.edit_pod("r1-worker-0-a2", image_is_missing);
+    world.play().await;
+    world.pass(Duration::from_secs(110)).await;
+    world.play().await;
+    assert_eq!(world.status("r1").attempts.len(), 2, "and for two the next time");
+    world.pass(Duration::from_secs(15)).await;
+    world.play().await;
+    assert_eq!(world.status("r1").attempts.len(), 3);
+}

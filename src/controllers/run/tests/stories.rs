@@ -25,7 +25,10 @@ async fn a_run_is_accepted_started_finished_and_frees_its_node() {
     let status = world.status("r1");
     assert_eq!((status.phase, status.exit_code), (Some(RunPhase::Completed), Some(0)));
     assert_eq!((status.attempts.len(), status.attempts[0].pods_gone), (1, true));
-    assert!(find(&status.conditions, RunCondition::Completed).is_some_and(|one| one.status == ConditionStatus::True));
+    assert!(
+        find(&status.conditions, RunCondition::Completed)
+            .is_some_and(|one| one.status == ConditionStatus::True)
+    );
     world.assert_nothing_held("r1");
     assert_eq!(world.pod_names(), ["r1-worker-0"], "a finished pod stays");
 }
@@ -68,7 +71,7 @@ async fn at_rest_nothing_is_asked_and_nothing_written() {
     world.play().await;
     world.pass(Duration::from_secs(30)).await;
     world.server.forget_requests();
-    world.pass(Duration::from_secs(60)).await;
+    world.pass(Duration::from_mins(1)).await;
     let asked: Vec<_> = world.server.requests().into_iter().filter(|one| one.verb != Verb::Watch).collect();
     assert_eq!(asked, []);
 }
@@ -82,7 +85,10 @@ async fn a_failed_run_is_tried_again_within_its_budget() {
     world.play().await;
     let status = world.status("r1");
     assert_eq!((status.phase, status.attempts.len()), (Some(RunPhase::Running), 2));
-    assert_eq!((status.attempts[0].cause, status.attempts[0].exit_code), (Some(AttemptCause::UserCode), Some(3)));
+    assert_eq!(
+        (status.attempts[0].cause, status.attempts[0].exit_code),
+        (Some(AttemptCause::UserCode), Some(3))
+    );
     world.exit("r1-worker-0-a2", 4);
     world.play().await;
     let status = world.status("r1");
@@ -147,7 +153,10 @@ async fn a_suspended_run_keeps_its_place_and_costs_nothing() {
     world.edit_run("r1", |run| run.spec.suspend = true);
     world.play().await;
     let status = world.status("r1");
-    assert_eq!((status.phase, status.attempts[0].cause), (Some(RunPhase::Suspended), Some(AttemptCause::Suspended)));
+    assert_eq!(
+        (status.phase, status.attempts[0].cause),
+        (Some(RunPhase::Suspended), Some(AttemptCause::Suspended))
+    );
     world.assert_nothing_held("r1");
     world.edit_run("r1", |run| run.spec.suspend = false);
     world.play().await;
@@ -155,7 +164,10 @@ async fn a_suspended_run_keeps_its_place_and_costs_nothing() {
     assert_eq!((status.phase, status.attempts.len()), (Some(RunPhase::Running), 2));
     let totals = status.totals.expect("totals");
     assert_eq!((totals.user_failures, totals.infrastructure_failures), (0, 0));
-    assert!(find(&status.conditions, RunCondition::Suspended).is_some_and(|one| one.status == ConditionStatus::False));
+    assert!(
+        find(&status.conditions, RunCondition::Suspended)
+            .is_some_and(|one| one.status == ConditionStatus::False)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -166,7 +178,12 @@ async fn a_missing_cluster_is_said_at_once_and_heals_by_itself() {
     world.submit("r1", &json!({}));
     world.settle().await;
     assert_eq!(world.reason("r1"), Some(RunReason::ClusterNotFound));
-    assert!(world.status("r1").message.is_some_and(|text| text.contains("no Cluster nc6 in namespace ml; create it")));
+    assert!(
+        world
+            .status("r1")
+            .message
+            .is_some_and(|text| text.contains("no Cluster nc6 in namespace ml; create it"))
+    );
     world.put_cluster();
     world.settle().await;
     assert_eq!(world.reason("r1"), Some(RunReason::Waiting));
@@ -198,7 +215,12 @@ async fn a_run_that_does_not_divide_the_accelerators_is_refused_with_both_number
     world.submit("r1", &json!({"distribution": {"tensorflow": {"worker": {"count": 3}}}}));
     world.play().await;
     assert_eq!(world.reason("r1"), Some(RunReason::DoesNotFit));
-    assert!(world.status("r1").message.is_some_and(|text| text.contains("3 processes") && text.contains("its 2 nvidia.com/gpu")));
+    assert!(
+        world
+            .status("r1")
+            .message
+            .is_some_and(|text| text.contains("3 processes") && text.contains("its 2 nvidia.com/gpu"))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,4 +232,28 @@ async fn a_spec_changed_behind_the_schemas_back_is_not_started() {
     world.edit_run("r1", |run| run.spec.container.image = "registry.example/other:2".into());
     world.play().await;
     assert_eq!(world.reason("r1"), Some(RunReason::SpecChanged));
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_that_differ_in_name_only_are_asked_for_once_in_ten_seconds() {
+    let world = World::with_nodes(0);
+    let _process = world.start("one");
+    let creates = Matching::any().verb(Verb::Create).resource("pods");
+    world.submit("r0", &json!({}));
+    world.settle().await;
+    for index in 1..20 {
+        world.submit(&format!("r{index}"), &json!({}));
+    }
+    world.submit("other", &json!({"args": ["--other"]}));
+    world.settle().await;
+    assert_eq!(
+        world.reason("r19"),
+        Some(RunReason::Waiting),
+        "no node, so its size tells what it would have"
+    );
+    assert_eq!(world.count(&creates), 2, "one for all that are alike, one for the other");
+    world.pass(Duration::from_secs(10)).await;
+    world.submit("later", &json!({}));
+    world.settle().await;
+    assert_eq!(world.count(&creates), 3);
 }

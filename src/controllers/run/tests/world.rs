@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use trainyard_api::cluster_node::{Claim, RetireReason, Retired};
 use trainyard_api::names::{Finalizer, labels};
 use trainyard_api::run_status::{
-    AllocatedNode, Allocation, Attempt, AttemptCause, Directive, DirectiveKind, DirectiveReason, RunPhase, RunReason,
-    RunStatus,
+    AllocatedNode, Allocation, Attempt, AttemptCause, Directive, DirectiveKind, DirectiveReason, RunPhase,
+    RunReason, RunStatus,
 };
-use trainyard_api::{Cluster, ClusterNode, Experiment, Run, Time, VmSize};
+use trainyard_api::{Cluster, ClusterNode, Run, Time, VmSize};
 use trainyard_fake_apiserver::{FakeServer, Matching};
 use trainyard_model::run::is_accepted;
 
@@ -95,7 +95,8 @@ impl World {
 
     /// A user creates a Run.
     pub fn submit(&self, name: &str, spec: &Value) {
-        let mut whole = json!({"clusterRef": {"name": "nc6"}, "container": {"image": "registry.example/mnist:1"}});
+        let mut whole =
+            json!({"clusterRef": {"name": "nc6"}, "container": {"image": "registry.example/mnist:1"}});
         if let (Some(whole), Some(spec)) = (whole.as_object_mut(), spec.as_object()) {
             whole.extend(spec.clone());
         }
@@ -165,10 +166,6 @@ impl World {
         self.server.list()
     }
 
-    pub fn experiments(&self) -> Vec<Experiment> {
-        self.server.list()
-    }
-
     pub fn edit_run(&self, name: &str, change: impl FnOnce(&mut Run)) {
         self.server.edit(NAMESPACE, name, change);
     }
@@ -199,7 +196,8 @@ impl World {
     pub fn claim(&self, run: &str, attempt: i32, node: &str) {
         let uid = self.run(run).uid().expect("a stored object has a UID");
         self.edit_node(node, |node| {
-            let share = node.status.as_ref().and_then(|status| status.allocatable.clone()).unwrap_or_default();
+            let share =
+                node.status.as_ref().and_then(|status| status.allocatable.clone()).unwrap_or_default();
             node.spec.claims.push(Claim {
                 run_namespace: NAMESPACE.into(),
                 run_name: run.into(),
@@ -224,7 +222,8 @@ impl World {
             })
             .collect();
         self.edit_run(run, |run| {
-            run.status.get_or_insert_default().allocation = Some(Allocation { attempt, nodes, directive: None });
+            run.status.get_or_insert_default().allocation =
+                Some(Allocation { attempt, nodes, directive: None });
         });
     }
 
@@ -295,8 +294,10 @@ impl World {
             let name = pod.name_any();
             let value = serde_json::to_value(&pod).expect("a pod is JSON");
             let gated = value["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty());
-            let terms = &value["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
-            let node = terms["nodeSelectorTerms"][0]["matchFields"][0]["values"][0].as_str().unwrap_or_default();
+            let terms =
+                &value["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+            let node =
+                terms["nodeSelectorTerms"][0]["matchFields"][0]["values"][0].as_str().unwrap_or_default();
             let phase = value["status"]["phase"].as_str().unwrap_or_default().to_owned();
             let is_bound = value["spec"]["nodeName"].is_string();
             if self.is_silent(node) {
@@ -350,11 +351,16 @@ impl World {
                 return;
             }
         }
-        panic!("no rest; Runs: {:#?}", self.server.list::<Run>().iter().map(|run| run.status.clone()).collect::<Vec<_>>());
+        panic!(
+            "no rest; Runs: {:#?}",
+            self.server.list::<Run>().iter().map(|run| run.status.clone()).collect::<Vec<_>>()
+        );
     }
 
     fn version(&self) -> u64 {
-        let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok());
+        let version = |object: &Value| {
+            object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok())
+        };
         let objects = self.server.objects();
         objects.iter().filter_map(version).max().unwrap_or(0) + objects.len() as u64
     }
@@ -381,13 +387,23 @@ impl World {
 
     /// What must hold of every world that has come to rest with this Run finished.
     pub fn assert_nothing_held(&self, run: &str) {
-        for pod in self.pods().iter().filter(|pod| pod.labels().get(labels::RUN).is_some_and(|name| name == run)) {
+        for pod in
+            self.pods().iter().filter(|pod| pod.labels().get(labels::RUN).is_some_and(|name| name == run))
+        {
             let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
             assert!(phase == "Succeeded" || phase == "Failed", "{} is {phase}", pod.name_any());
-            assert!(!pod.finalizers().iter().any(|one| one == Finalizer::RunPod.as_str()), "{} is held", pod.name_any());
+            assert!(
+                !pod.finalizers().iter().any(|one| one == Finalizer::RunPod.as_str()),
+                "{} is held",
+                pod.name_any()
+            );
         }
         for node in self.server.list::<ClusterNode>() {
-            assert!(node.spec.claims.iter().all(|claim| claim.run_name != run), "{} is claimed", node.name_any());
+            assert!(
+                node.spec.claims.iter().all(|claim| claim.run_name != run),
+                "{} is claimed",
+                node.name_any()
+            );
         }
     }
 }

@@ -11,22 +11,28 @@
 //!
 //! Assumption: a machine is called gone, and a Node that was known is missing from a machine, only after a live read.
 
+mod conditions;
+mod machine;
+mod usability;
+
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use trainyard_api::{
     ClusterNode, Time,
-    capacity::Capacity,
     cluster_node::{ClusterNodeStatus, NodeReason, NodeState},
-    conditions::{self, ClusterNodeCondition, Condition, ConditionStatus},
     text,
 };
 
+use self::machine::given_up;
 use super::{
-    daemons::{self, Daemon},
+    daemons::Daemon,
     limits,
     seen::{GivenUp, LastWords, Machine, NodeFacts, Progress},
-    usable::{self, Obstacle},
+    usable,
 };
 
 /// How long the engine's reason is waited for after its machine vanished; Events are written after the deletion.
@@ -352,228 +358,6 @@ impl<'a> Look<'a> {
         Verdict::new(state, NodeReason::MachineDeleted, message)
     }
 
-    fn requested(&mut self, machine: Option<&Machine>) -> Verdict {
-        let trouble = machine.and_then(|machine| machine.trouble.as_deref());
-        let requested = self.status.requested_time.clone();
-        if self.is_over(requested.as_ref(), limits::LAUNCH) {
-            let why = trouble
-                .unwrap_or("the engine never answered: is it running, and does it know the class's kind?");
-            return Verdict::new(
-                NodeState::Failed,
-                NodeReason::LaunchTimeout,
-                format!("not launched within {}: {why}", minutes(limits::LAUNCH)),
-            );
-        }
-        let message = trouble.unwrap_or("its machine is asked for and not launched yet");
-        Verdict::new(NodeState::Preparing, NodeReason::Requested, message)
-    }
-
-    fn launched(&mut self, machine: &Machine) -> Verdict {
-        let trouble = machine.trouble.as_deref();
-        let launched = self.status.launched_time.clone();
-        if self.is_over(launched.as_ref(), limits::REGISTRATION) {
-            let why = trouble.unwrap_or("it booted without joining, or cannot reach the API server");
-            return Verdict::new(
-                NodeState::Failed,
-                NodeReason::RegistrationTimeout,
-                format!("no Node within {} of its launch: {why}", minutes(limits::REGISTRATION)),
-            );
-        }
-        let message = trouble.unwrap_or("its machine is launched and has not joined as a Node yet");
-        Verdict::new(NodeState::Preparing, NodeReason::Launched, message)
-    }
-
-    /// Lost, if it was ready once and has been silent for too long.
-    fn lost(&mut self) -> Option<Verdict> {
-        self.status.first_ready_time.as_ref()?;
-        let since = self.status.not_ready_since.clone()?;
-        self.is_over(Some(&since), limits::LOST_AFTER).then(|| {
-            let why = self.seen_node().map(|node| node.not_ready_message.as_str()).unwrap_or_default();
-            let seconds = limits::LOST_AFTER.as_secs();
-            Verdict::new(
-                NodeState::Unusable,
-                NodeReason::Lost,
-                format!("its Node has not been Ready for {seconds} s: {why}"),
-            )
-        })
-    }
-
-    fn with_node(&mut self, node: &NodeFacts) -> Verdict {
-        if let Some(lost) = self.lost() {
-            return lost;
-        }
-        let spec = &self.s.node.spec;
-        let Some(obstacle) = usable::obstacle(spec, node) else {
-            self.status.allocatable = Some(self.measure(node));
-            self.status.first_ready_time.get_or_insert(Time(self.now));
-            return match spec.claims.first() {
-                None => Verdict::new(NodeState::Idle, NodeReason::Ready, "ready for runs"),
-                Some(claim) => Verdict::new(
-                    NodeState::Running,
-                    NodeReason::Claimed,
-                    format!(
-                        "held by Run {}/{}, attempt {}",
-                        claim.run_namespace, claim.run_name, claim.attempt
-                    ),
-                ),
-            };
-        };
-        let (reason, message) = self.describe(&obstacle, node);
-        if let Some(limit_passed) = self.never_usable(&obstacle, &message) {
-            return limit_passed;
-        }
-        let state = match (&self.status.first_ready_time, self.is_claimed()) {
-            (None, _) => NodeState::Preparing,
-            (Some(_), true) => NodeState::Running,
-            (Some(_), false) => NodeState::Idle,
-        };
-        Verdict::new(state, reason, message)
-    }
-
-    /// What there is for runs: the Node's allocatable less its DaemonSets, and of accelerators those of the size.
-    fn measure(&self, node: &NodeFacts) -> Capacity {
-        let left = daemons::left_for_runs(node, self.s.daemons);
-        let accelerators = self.s.node.spec.vm_size.accelerators.iter().map(|accelerator| {
-            let name = accelerator.resource_name.clone();
-            let count = left.devices.get(&name).copied().unwrap_or(0);
-            (name, count)
-        });
-        Capacity {
-            cpu_millis: left.cpu_millis,
-            memory_bytes: left.memory_bytes,
-            accelerators: accelerators.collect(),
-        }
-    }
-
-    /// A Node that stays of no use. One that a person cordoned is that person's matter, and a claimed one is let be.
-    fn never_usable(&mut self, obstacle: &Obstacle, why: &str) -> Option<Verdict> {
-        let since = match (&self.status.first_ready_time, obstacle) {
-            (_, Obstacle::Cordoned) => return None,
-            (None, _) => self.status.registered_time.clone(),
-            (Some(_), Obstacle::Taint(_) | Obstacle::Accelerators { .. }) if !self.is_claimed() => {
-                conditions::find(&self.status.conditions, ClusterNodeCondition::Ready)
-                    .filter(|ready| !ready.is_true())
-                    .map(|ready| ready.last_transition_time.clone())
-            }
-            (Some(_), _) => return None,
-        };
-        self.is_over(since.as_ref(), limits::USABLE).then(|| {
-            Verdict::new(
-                NodeState::Unusable,
-                NodeReason::NotUsableInTime,
-                format!("of no use to runs for {}: {why}", minutes(limits::USABLE)),
-            )
-        })
-    }
-
-    fn describe(&mut self, obstacle: &Obstacle, node: &NodeFacts) -> (NodeReason, String) {
-        match obstacle {
-            Obstacle::NotRegistered => {
-                (NodeReason::NodeNotReady, "the engine has not finished registering its Node".to_owned())
-            }
-            Obstacle::NotReady(why) => (NodeReason::NodeNotReady, format!("its Node is not ready: {why}")),
-            Obstacle::Cordoned => (
-                NodeReason::Cordoned,
-                format!("somebody cordoned it; `kubectl uncordon {}` gives it back to runs", node.name),
-            ),
-            Obstacle::Taint(taint) => (
-                NodeReason::TaintNotTolerated,
-                format!(
-                    "run pods do not tolerate taint {taint}: add {{key: {}, operator: Exists, effect: {}}} to \
-                     tolerations of the ProvisioningClass, or take the taint off",
-                    taint.key, taint.effect
-                ),
-            ),
-            Obstacle::Accelerators { resource, has, needs } => {
-                self.accelerators_missing(node, resource, *has, *needs)
-            }
-        }
-    }
-
-    /// A device plugin may be minutes late, and is waited for. After a while what is in its way is named: most often
-    /// our own taint, which keeps the plugin's DaemonSet off.
-    fn accelerators_missing(
-        &mut self,
-        node: &NodeFacts,
-        resource: &str,
-        has: i64,
-        needs: i64,
-    ) -> (NodeReason, String) {
-        let waits = format!("{has} of {needs} {resource} are allocatable");
-        let registered = self.status.registered_time.clone();
-        if !self.is_over(registered.as_ref(), limits::PATIENCE_WITH_ACCELERATORS) {
-            return (NodeReason::WaitingForAccelerators, format!("{waits}; waiting for the device plugin"));
-        }
-        let taint = &self.s.node.spec.taint;
-        let toleration = format!("{{key: {}, operator: Exists, effect: {}}}", taint.key, taint.effect);
-        let kept_off = daemons::kept_off(node, taint, self.s.daemons);
-        if kept_off.is_empty() {
-            return (
-                NodeReason::WaitingForAccelerators,
-                format!(
-                    "{waits}, and no DaemonSet is kept off by its taint: is a device plugin for {resource} installed, \
-                     and does it tolerate {toleration}?"
-                ),
-            );
-        }
-        let mut names = kept_off.iter().take(3).copied().collect::<Vec<_>>().join(", ");
-        if kept_off.len() > 3 {
-            names.push_str(", ...");
-        }
-        (
-            NodeReason::TaintNotTolerated,
-            format!(
-                "{waits}; taint {}={}:{} keeps off DaemonSet {names}: if it is the device plugin, add {toleration} to \
-                 its tolerations",
-                taint.key, taint.value, taint.effect
-            ),
-        )
-    }
-
-    /// Why a machine that was seen is no more.
-    fn end(&self) -> Verdict {
-        if let Some(words) = self.s.last_words
-            && (self.status.registered_time.is_none() || words.cause == GivenUp::Preempted)
-        {
-            return given_up(words);
-        }
-        if self.status.registered_time.is_some() {
-            return if usable::is_spot(&self.s.node.spec) {
-                Verdict::new(
-                    NodeState::Preempted,
-                    NodeReason::Preempted,
-                    "its machine vanished: the cloud took it back",
-                )
-            } else {
-                Verdict::new(NodeState::Failed, NodeReason::Lost, "its Node is gone, and not by trainyard")
-            };
-        }
-        let waited =
-            |limit| self.status.requested_time.as_ref().is_some_and(|start| self.now >= start.0 + limit);
-        let was = self.status.message.clone().filter(|_| self.status.reason == Some(NodeReason::Requested));
-        if self.status.launched_time.is_none() && waited(limits::ENGINE_LAUNCH) {
-            let why = was.unwrap_or_else(|| "it gave no reason".to_owned());
-            return Verdict::new(
-                NodeState::Failed,
-                NodeReason::LaunchTimeout,
-                format!("the engine gave up launching it: {why}"),
-            );
-        }
-        if waited(limits::ENGINE_REGISTRATION) {
-            return Verdict::new(
-                NodeState::Failed,
-                NodeReason::RegistrationTimeout,
-                "the engine gave it up: it did not join as a Node in time",
-            );
-        }
-        Verdict::new(
-            NodeState::Failed,
-            NodeReason::StockOut,
-            "the engine removed the machine before it became a Node and gave no reason: no capacity, no quota, or a \
-             class that is not ready",
-        )
-    }
-
     fn conclude(mut self, verdict: Verdict) -> Assessment {
         let Verdict { state, reason, message, gone } = verdict;
         self.set_conditions(state, reason, &message);
@@ -587,72 +371,6 @@ impl<'a> Look<'a> {
         self.status.observed_generation = self.s.node.metadata.generation;
         Assessment { status: self.status, wake_at: self.wake_at }
     }
-
-    fn set_conditions(&mut self, state: NodeState, reason: NodeReason, message: &str) {
-        let launched = reached(self.status.launched_time.is_some(), state);
-        let registered = reached(self.status.registered_time.is_some(), state);
-        let usable = matches!(
-            (state, reason),
-            (NodeState::Idle, NodeReason::Ready) | (NodeState::Running, NodeReason::Claimed)
-        );
-        let accelerators = self.accelerators();
-        let ready = if usable { ConditionStatus::True } else { ConditionStatus::False };
-        let mut set = |kind, status: ConditionStatus, reason: &str, message: &str| {
-            conditions::set(
-                &mut self.status.conditions,
-                Condition::new(kind, status, reason, message, self.now),
-            );
-        };
-        // A condition that holds says the same for ever; its words would only make writes.
-        for (kind, status) in
-            [(ClusterNodeCondition::Launched, launched), (ClusterNodeCondition::Registered, registered)]
-        {
-            if status == ConditionStatus::True {
-                set(kind, status, kind.as_str(), "");
-            } else {
-                set(kind, status, reason.as_str(), message);
-            }
-        }
-        if let Some((status, why)) = accelerators {
-            set(ClusterNodeCondition::AcceleratorsReady, status, &why, "");
-        }
-        if usable {
-            set(ClusterNodeCondition::Ready, ready, ClusterNodeCondition::Ready.as_str(), "");
-        } else {
-            set(ClusterNodeCondition::Ready, ready, reason.as_str(), message);
-        }
-    }
-
-    /// Nothing to say while no Node is seen: what was said last stays.
-    fn accelerators(&self) -> Option<(ConditionStatus, String)> {
-        let node = self.seen_node()?;
-        let promised = &self.s.node.spec.vm_size.accelerators;
-        let has = |name: &String| node.allocatable.devices.get(name).copied().unwrap_or(0);
-        let missing = promised.iter().any(|one| has(&one.resource_name) < i64::from(one.count));
-        Some(match (promised.is_empty(), missing) {
-            (true, _) => (ConditionStatus::True, "NonePromised".to_owned()),
-            (false, true) => (ConditionStatus::False, NodeReason::WaitingForAccelerators.as_str().to_owned()),
-            (false, false) => (ConditionStatus::True, "Allocatable".to_owned()),
-        })
-    }
-}
-
-fn reached(is_reached: bool, state: NodeState) -> ConditionStatus {
-    match (is_reached, is_bad(state)) {
-        (true, _) => ConditionStatus::True,
-        (false, true) => ConditionStatus::False,
-        (false, false) => ConditionStatus::Unknown,
-    }
-}
-
-fn given_up(words: &LastWords) -> Verdict {
-    let (state, reason) = match words.cause {
-        GivenUp::StockOut => (NodeState::Failed, NodeReason::StockOut),
-        GivenUp::Quota => (NodeState::Failed, NodeReason::QuotaExceeded),
-        GivenUp::Refused => (NodeState::Failed, NodeReason::LaunchFailed),
-        GivenUp::Preempted => (NodeState::Preempted, NodeReason::Preempted),
-    };
-    Verdict::new(state, reason, words.message.clone())
 }
 
 fn minutes(limit: SignedDuration) -> String {

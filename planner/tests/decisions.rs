@@ -1,0 +1,345 @@
+//! Single decisions, each as a situation and what follows from it.
+#![allow(clippy::unwrap_used)]
+
+mod fixture;
+
+use fixture::{World, at, cluster, gpus, minutes, node_name, run_id};
+use rstest::rstest;
+use trainyard_planner::{
+    Action, Backoff, DirectiveKind, DirectiveReason, DropBasis, FailureCause, Hold, HoldReason, Plan,
+    PoolHealth, RetireReason, WaitReason, Zone,
+};
+
+/// All actions as text, without the amounts.
+fn told(plan: &Plan) -> Vec<String> {
+    plan.all_actions().map(|action| action.to_string().split(" (cpu").next().unwrap().to_owned()).collect()
+}
+
+fn reason(plan: &Plan, run: &str) -> WaitReason {
+    plan.report.runs.iter().find(|report| report.run == run_id(run)).unwrap().reason()
+}
+
+/// A working node for each name, and the run on it.
+fn working(world: World, runs: &[&str]) -> World {
+    (1..)
+        .zip(runs)
+        .fold(world, |world, (ordinal, run)| world.node(ordinal).claimed_by(run).active(run, &[ordinal]))
+}
+
+#[rstest]
+#[case::never_ready_nodes_are_no_place_to_start(cluster().node(1).coming("00:01"), &[])]
+#[case::silent_nodes_are_no_place_to_start(cluster().node(1).not_ready(), &[])]
+#[case::deleted_nodes_are_replaced(cluster().node(1).deleted(), &["retire n-1: Deleted", "release n-1", "request node 2"])]
+#[case::leaving_nodes_are_replaced(cluster().node(1).retired(RetireReason::Lost).released(), &["request node 2"])]
+#[case::a_node_that_was_about_to_leave_is_called_back(
+    cluster().node(1).retired(RetireReason::Idle), &["call back n-1", "start team/train attempt 1 on n-1"])]
+#[case::a_lost_node_is_never_called_back(
+    cluster().node(1).retired(RetireReason::Lost), &["release n-1", "request node 2"])]
+fn one_run_waits(#[case] world: World, #[case] expected: &[&str]) {
+    assert_eq!(told(&world.queued("train").plan("00:02")), expected);
+}
+
+#[test]
+fn work_goes_to_the_most_recently_emptied_node() {
+    let plan = cluster()
+        .node(1)
+        .idle_since("12:00")
+        .node(2)
+        .idle_since("12:01")
+        .node(3)
+        .idle_since("11:59")
+        .queued("train")
+        .plan("12:01:30");
+    assert!(told(&plan).contains(&"start team/train attempt 1 on n-2".to_owned()), "{plan}");
+}
+
+#[test]
+fn the_longest_idle_leave_first_and_the_minimum_stays() {
+    let world =
+        cluster().min(1).node(1).idle_since("11:58").node(2).idle_since("11:50").node(3).idle_since("11:55");
+    let plan = world.plan("12:00");
+    assert_eq!(told(&plan), ["retire n-2: Idle", "retire n-3: Idle", "release n-2", "release n-3"]);
+    assert_eq!(plan.wake_at, None, "{plan}");
+}
+
+#[test]
+fn nodes_on_their_way_are_counted_before_new_ones_are_asked_for() {
+    let plan = cluster().node(1).coming("00:00").queued("a").queued("b").nodes(2).plan("00:01");
+    assert_eq!(told(&plan), ["request node 2", "request node 3"]);
+}
+
+#[test]
+fn a_gang_is_not_asked_for_in_parts() {
+    // Three places are free, and the fourth is taken by a node that leaves.
+    let plan = cluster().node(1).retired(RetireReason::Idle).released().queued("gang").nodes(4).plan("00:01");
+    assert_eq!(told(&plan), [""; 0]);
+    assert_eq!(reason(&plan, "gang"), WaitReason::NodesLeaving);
+}
+
+#[rstest]
+#[case::young("00:19:59", WaitReason::NodesComing)]
+#[case::out_of_patience("00:20", WaitReason::CapacityHold)]
+fn patience_ends_at_the_minute(#[case] now: &str, #[case] expected: WaitReason) {
+    let world = cluster().node(1).coming("00:00").queued("gang").waiting_for_nodes_since("00:00");
+    let plan = world.plan(now);
+    assert_eq!(reason(&plan, "gang"), expected);
+    let held = plan.actions.iter().any(|action| matches!(action, Action::Hold { .. }));
+    assert_eq!(held, expected == WaitReason::CapacityHold);
+}
+
+#[rstest]
+#[case::first(0, 20)]
+#[case::second(1, 40)]
+#[case::fourth(3, 160)]
+#[case::at_most_four_hours(4, 240)]
+#[case::however_often(60, 240)]
+fn holds_double_up_to_four_hours(#[case] before: i64, #[case] expected: i64) {
+    let mut world = cluster().queued("gang").waiting_for_nodes_since("11:00");
+    let until = at("10:00");
+    world.last_queued().hold =
+        (before > 0).then_some(Hold { until, count: before, reason: HoldReason::CapacityHold });
+    let plan = world.plan("12:00");
+    let hold = plan.report.runs[0].hold.clone().unwrap();
+    assert_eq!((hold.until, hold.count), (at("12:00") + minutes(expected), before + 1));
+}
+
+#[test]
+fn a_held_run_is_passed_over_until_its_time() {
+    let mut world = cluster().node(1).idle_since("11:59:30").queued("gang").waiting_for_nodes_since("11:00");
+    world.last_queued().hold = Some(Hold { until: at("12:01"), count: 1, reason: HoldReason::CapacityHold });
+    let before = world.plan("12:00");
+    assert_eq!(reason(&before, "gang"), WaitReason::CapacityHold);
+    assert_eq!(before.wake_at, Some(at("12:01")));
+    assert_eq!(told(&world.plan("12:01")), ["start team/gang attempt 1 on n-1"]);
+}
+
+#[rstest]
+#[case::stock_out_a_minute(FailureCause::StockOut, 1, 60)]
+#[case::stock_out_doubles(FailureCause::StockOut, 4, 480)]
+#[case::stock_out_at_most_half_an_hour(FailureCause::StockOut, 20, 1800)]
+#[case::quota_ten_minutes(FailureCause::Quota, 1, 600)]
+#[case::quota_at_most_an_hour(FailureCause::Quota, 20, 3600)]
+fn refusals_are_waited_out_longer_and_longer(
+    #[case] cause: FailureCause,
+    #[case] count: i64,
+    #[case] seconds: i64,
+) {
+    // The entry before is as old as it can be without being forgotten.
+    let known = Backoff { cause, zone: None, count: count - 1, until: at("11:30"), message: String::new() };
+    let mut world = cluster().node(1).coming("11:59").failed(cause, "12:00").queued("train");
+    if count > 1 {
+        world = world.backoff(known);
+    }
+    let plan = world.plan("12:00");
+    let entry = &plan.report.pool.backoff[0];
+    assert_eq!(entry.count, count);
+    let wait = entry.until.duration_since(at("12:00")).as_secs();
+    assert!((seconds * 9 / 10..=seconds * 11 / 10).contains(&wait), "{wait} s instead of about {seconds}");
+    assert_eq!(plan.report.pool.health, PoolHealth::BackingOff);
+}
+
+#[test]
+fn one_refused_gang_counts_as_one_refusal() {
+    let world = cluster()
+        .node(1)
+        .coming("11:59")
+        .failed(FailureCause::StockOut, "12:00")
+        .node(2)
+        .coming("11:59")
+        .failed(FailureCause::StockOut, "12:00:05");
+    let entry = world.plan("12:00:10").report.pool.backoff[0].clone();
+    assert_eq!(entry.count, 1);
+    // Still in sight in the next plan, and still one.
+    assert_eq!(world.backoff(entry.clone()).plan("12:00:20").report.pool.backoff, [entry]);
+}
+
+#[test]
+fn a_machine_that_served_and_was_lost_is_no_refusal() {
+    let plan = cluster().node(1).failed(FailureCause::Lost, "12:00").queued("train").plan("12:00");
+    assert_eq!(plan.report.pool.backoff, []);
+    assert!(told(&plan).contains(&"request node 2".to_owned()));
+}
+
+#[test]
+fn a_machine_that_comes_after_a_refusal_ends_its_memory() {
+    let refused = || Backoff {
+        cause: FailureCause::StockOut,
+        zone: None,
+        count: 3,
+        until: at("12:04"),
+        message: String::new(),
+    };
+    let asked_before = cluster().backoff(refused()).node(1).idle_since("12:03").plan("12:03");
+    assert_eq!(asked_before.report.pool.backoff.len(), 1);
+    let mut world = cluster().backoff(refused()).node(1).idle_since("12:04");
+    world.0.nodes[0].requested_at = at("12:01");
+    assert_eq!(world.plan("12:04").report.pool.backoff, []);
+}
+
+#[test]
+fn a_full_zone_does_not_close_another() {
+    let refused = Backoff {
+        cause: FailureCause::StockOut,
+        zone: Some(Zone("a".into())),
+        count: 1,
+        until: at("12:05"),
+        message: String::new(),
+    };
+    let world = cluster().zones(&["a", "b"]).backoff(refused).queued("train");
+    assert_eq!(told(&world.plan("12:00")), ["request node 1 in zone b"]);
+    let bound = world.zone("a").node(1).in_zone("a").claimed_by("other").active("other", &[1]);
+    assert_eq!(told(&bound.plan("12:00")), [""; 0]);
+    assert_eq!(bound.plan("12:00").wake_at, Some(at("12:05")));
+}
+
+#[rstest]
+#[case::lost(FailureCause::Lost, DirectiveReason::NodeLost)]
+#[case::preempted(FailureCause::Preempted, DirectiveReason::NodePreempted)]
+#[case::unusable(FailureCause::Unusable, DirectiveReason::NodeUnusable)]
+fn a_broken_node_takes_its_attempt_with_it(#[case] cause: FailureCause, #[case] expected: DirectiveReason) {
+    let world = working(cluster(), &["train"]).failed(cause, "12:00");
+    let directive = Action::Directive {
+        run: run_id("train"),
+        attempt: 1,
+        kind: DirectiveKind::Requeue,
+        reason: expected,
+        culprit: Some(node_name(1)),
+    };
+    assert!(world.plan("12:00").actions.contains(&directive));
+}
+
+#[rstest]
+#[case::over(cluster().node(1).claimed_by("train").ended("train", 1), DropBasis::PodsGone)]
+#[case::requeued(cluster().max(0).node(1).claimed_by("train").queued("train").attempt(2), DropBasis::PodsGone)]
+#[case::never_written(cluster().max(0).node(1).claimed_by("train").queued("train"), DropBasis::NotAllocated)]
+#[case::outside_the_allocation(
+    cluster().node(2).claimed_by("train").node(1).claimed_by("train").active("train", &[2]), DropBasis::NotAllocated)]
+#[case::unknown(cluster().node(1).claimed_by("train"), DropBasis::RunGone)]
+fn claims_that_nothing_explains_are_dropped(#[case] world: World, #[case] basis: DropBasis) {
+    let drop = Action::DropClaim { node: node_name(1), run: run_id("train"), attempt: 1, basis };
+    let plan = world.plan("00:00");
+    assert!(plan.actions.contains(&drop), "{plan}");
+}
+
+#[test]
+fn an_allocation_that_was_begun_is_completed_on_the_same_nodes() {
+    // A crash between the first claim and the second: the first is taken over, not dropped and written again.
+    let plan = cluster().node(1).node(2).claimed_by("train").node(3).queued("train").nodes(2).plan("00:00");
+    assert_eq!(told(&plan), ["start team/train attempt 1 on n-1, n-2"]);
+}
+
+#[test]
+fn a_run_of_parts_fills_the_fullest_node_that_holds_it() {
+    let world =
+        cluster().node(1).node(2).claim("a", 1, gpus(2)).active("a", &[2]).queued("small").part(gpus(2));
+    assert!(told(&world.plan("00:00")).contains(&"start team/small attempt 1 on n-2".to_owned()));
+}
+
+#[test]
+fn small_runs_do_not_starve_a_gang_of_whole_nodes() {
+    // The gang waits for the half-taken node; the small run behind it may not take the other half of it.
+    let world = cluster()
+        .max(2)
+        .node(1)
+        .node(2)
+        .claim("a", 1, gpus(2))
+        .active("a", &[2])
+        .queued("gang")
+        .nodes(2)
+        .queued("small")
+        .part(gpus(1));
+    let plan = world.plan("00:01");
+    assert_eq!(told(&plan), [""; 0], "{plan}");
+    assert_eq!(reason(&plan, "gang"), WaitReason::NodesBusy);
+}
+
+#[rstest]
+#[case::promised_by_the_user("00:30", Some("00:30"))]
+#[case::known_from_the_default_only("", None)]
+fn a_start_is_estimated_only_from_promises(#[case] until: &str, #[case] expected: Option<&str>) {
+    let mut world = working(cluster().max(1), &["a"]);
+    if !until.is_empty() {
+        world = world.until(until);
+    }
+    let plan = world.queued("next").plan("00:05");
+    assert_eq!(plan.report.runs[0].estimated_start, expected.map(at));
+}
+
+#[test]
+fn a_node_is_asked_for_behind_a_reservation_only_with_time_to_boot() {
+    // The gang of two waits for the working node until 01:00; the other place is its own from then on.
+    let world = |limit: i64| {
+        working(cluster().max(2), &["a"])
+            .until("01:00")
+            .queued("gang")
+            .nodes(2)
+            .queued("short")
+            .ends_within(minutes(limit))
+    };
+    assert_eq!(told(&world(39).plan("00:00")), ["request node 2"]);
+    assert_eq!(told(&world(40).plan("00:00")), [""; 0]);
+}
+
+#[test]
+fn far_behind_nobody_is_told_names_that_change_with_every_run() {
+    let mut world = working(cluster().max(1), &["a"]);
+    for number in 0..30 {
+        world = world.queued(&format!("q{number:02}"));
+    }
+    let plan = world.plan("00:01");
+    assert_eq!(plan.report.runs.last().unwrap().message(), "runs before it in the queue come first");
+    assert_eq!(plan.report.runs.last().unwrap().position, 30);
+}
+
+#[test]
+fn the_lowered_maximum_takes_coming_nodes_first() {
+    let plan = cluster().max(1).node(1).idle_since("11:59:30").node(2).coming("11:59").plan("12:00");
+    assert_eq!(told(&plan), ["retire n-2: ScaleDown", "release n-2"]);
+}
+
+#[test]
+fn a_missing_class_is_said_and_stops_nothing_that_runs() {
+    let plan = working(cluster(), &["a"]).growth_blocked().queued("next").nodes(2).plan("00:01");
+    assert_eq!(reason(&plan, "next"), WaitReason::GrowthBlocked);
+    assert_eq!(plan.report.pool.health, PoolHealth::Blocked);
+    assert_eq!(told(&plan), [""; 0]);
+}
+
+#[test]
+fn high_goes_before_normal_before_low() {
+    let plan = cluster().queued("low").low().queued("normal").queued("high").high().max(1).plan("00:01");
+    let order: Vec<_> = plan.report.runs.iter().map(|report| report.run.name.as_str()).collect();
+    assert_eq!(order, ["high", "normal", "low"]);
+}
+
+#[test]
+fn a_node_that_never_came_and_is_gone_is_only_forgotten() {
+    let plan = cluster().node(1).coming("11:59").failed(FailureCause::StockOut, "12:00").gone().plan("12:00");
+    assert_eq!(told(&plan), ["forget n-1"]);
+}
+
+#[test]
+fn an_attempt_that_is_over_frees_nothing_before_its_pods_are_gone() {
+    let mut world = working(cluster().max(1), &["a"]).queued("next");
+    world.last_active().progress = trainyard_planner::Progress::Ended;
+    assert_eq!(told(&world.plan("00:01")), [""; 0]);
+    assert!(
+        world
+            .deleting()
+            .plan("00:01")
+            .actions
+            .iter()
+            .all(|action| !matches!(action, Action::Directive { .. }))
+    );
+}
+
+#[test]
+fn an_attempt_not_launched_without_claims_is_withdrawn_once() {
+    let mut world = cluster().node(1).active("train", &[1]).not_launched();
+    assert_eq!(told(&world.plan("00:01")), ["tell team/train attempt 1: Stop (Withdrawn)"]);
+    world.last_active().directive = Some(trainyard_planner::GivenDirective {
+        kind: DirectiveKind::Stop,
+        reason: DirectiveReason::Withdrawn,
+    });
+    assert_eq!(told(&world.plan("00:01")), [""; 0]);
+}

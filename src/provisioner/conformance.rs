@@ -1,0 +1,528 @@
+//! What every engine must do, as cases that run against each: in memory, on a double, on the real thing.
+//!
+//! In: a [`World`], the engine with levers on what is behind it. Out: the first broken promise, by name. Each case uses a
+//! pool of its own, so that they can share one world. No case waits for a fixed time; [`eventually`] asks until the
+//! answer is right or [`PATIENCE`] is over.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use async_trait::async_trait;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::ResourceExt as _;
+use trainyard_api::{
+    ClusterNode,
+    cluster_node::{CapacityType, ClusterIdentity, ClusterNodeSpec, Engine, KarpenterNode, VmSizeFacts},
+    placement::{NodeClassRef, Taint, TaintEffect},
+    vm_size::Accelerator,
+};
+use trainyard_model::node::seen::{GivenUp, Machine, Owner, Progress};
+
+use super::{
+    Doomed, Drain, Launched, Observed, Pool, Provisioner, RefusalCode, Release, ReleaseOutcome, Teardown,
+    Validity, Wanted,
+};
+
+/// How long a case waits for what an engine does in its own time.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An engine, and levers on what is behind it.
+#[async_trait]
+pub trait World: Send + Sync {
+    /// The engine, its watches started.
+    fn engine(&self) -> Arc<dyn Provisioner>;
+
+    /// The class that usable machines are made with.
+    fn class(&self) -> NodeClassRef;
+
+    /// From now on launches for this pool are refused so, with these words in the reason; `None` ends it.
+    async fn refuse(&self, pool: &Pool, cause: Option<(GivenUp, &str)>) -> Result<()>;
+
+    /// Removes a machine as somebody else would who may.
+    async fn remove_behind(&self, machine: &Machine) -> Result<()>;
+
+    /// Makes an object of the engine's kind under this name, with labels of nobody here. Returns its UID.
+    async fn take_name(&self, name: &str) -> Result<String>;
+
+    /// Whether the object under this name still has this UID and is not being deleted.
+    async fn stands(&self, name: &str, uid: &str) -> Result<bool>;
+
+    /// Keeps the drain of this machine from ending by itself, until it is skipped.
+    async fn hang_drain(&self, machine: &Machine) -> Result<()>;
+
+    /// Makes the class of this pool's nodes missing, or gives it back.
+    async fn break_class(&self, broken: bool) -> Result<()>;
+}
+
+/// Runs every case; the error says which promise is broken.
+pub async fn run(world: &dyn World) -> Result<()> {
+    let mut bench = Bench { world, engine: world.engine(), pool: pool("none") };
+    macro_rules! cases {
+        ($($case:ident),+ $(,)?) => {$(
+            bench.pool = pool(stringify!($case));
+            tracing::info!(case = stringify!($case), "conformance");
+            $case(&bench).await.with_context(|| stringify!($case).replace('_', " "))?;
+        )+};
+    }
+    cases!(
+        machines_come_under_their_own_names_and_carry_our_uids,
+        more_can_be_asked_for_while_some_are_on_their_way,
+        asking_twice_makes_one,
+        a_smaller_set_removes_nothing,
+        a_machine_that_was_seen_and_is_gone_is_not_made_again,
+        release_removes_exactly_what_it_is_given,
+        release_of_what_is_gone_is_no_error,
+        release_by_another_uid_touches_nothing,
+        release_for_another_node_touches_nothing,
+        a_name_taken_by_a_stranger_is_neither_adopted_nor_removed,
+        a_refused_launch_vanishes_and_leaves_its_reason,
+        a_quota_is_told_from_a_stock_out,
+        one_refused_launch_harms_no_other,
+        a_machine_removed_by_others_is_seen_to_be_gone,
+        a_machine_without_its_node_object_is_still_told,
+        pools_do_not_see_each_other,
+        a_hanging_drain_can_be_skipped,
+        a_missing_class_is_refused_before_anything_is_asked_for,
+        teardown_is_done_when_nothing_is_left,
+    );
+    Ok(())
+}
+
+/// Asks until the answer is `Ok`; the last error is the reason when it never is.
+pub async fn eventually<T, F, R>(mut ask: F) -> Result<T>
+where
+    F: FnMut() -> R,
+    R: Future<Output = Result<T>>,
+{
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) if tokio::time::Instant::now() >= deadline => {
+                return Err(error.context(format!("still so after {} s", PATIENCE.as_secs())));
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+struct Bench<'a> {
+    world: &'a dyn World,
+    engine: Arc<dyn Provisioner>,
+    pool: Pool,
+}
+
+/// A pool named after its case, short enough for a Cluster's name.
+fn pool(case: &str) -> Pool {
+    let name: String = case.split('_').filter_map(|word| word.chars().next()).collect();
+    // Engines compare UIDs as text; this one has the form of a real one.
+    let digest =
+        case.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(1_099_511_628_211).wrapping_add(byte.into()));
+    Pool {
+        namespace: "conformance".to_owned(),
+        uid: format!("{:08x}-0000-4000-8000-{:012x}", digest >> 32, digest & 0xffff_ffff_ffff),
+        name,
+    }
+}
+
+impl Bench<'_> {
+    fn node(&self, ordinal: i64) -> Arc<ClusterNode> {
+        let Pool { namespace, name, uid } = &self.pool;
+        let spec = ClusterNodeSpec {
+            cluster: ClusterIdentity { name: name.clone(), uid: uid.clone() },
+            ordinal,
+            vm_size: VmSizeFacts {
+                size_name: "Standard_NC6s_v3".to_owned(),
+                vcpus: 6,
+                memory: Quantity("112Gi".to_owned()),
+                accelerators: vec![Accelerator {
+                    resource_name: "nvidia.com/gpu".to_owned(),
+                    count: 1,
+                    product: "V100".to_owned(),
+                }],
+            },
+            engine: Engine {
+                karpenter: Some(KarpenterNode {
+                    node_class_ref: self.world.class(),
+                    requirements: vec![],
+                    instance_type: "Standard_NC6s_v3".to_owned(),
+                    capacity_type: CapacityType::OnDemand,
+                    zones: vec![],
+                    requests: BTreeMap::from(
+                        [("cpu", "5"), ("memory", "90Gi"), ("pods", "20"), ("nvidia.com/gpu", "1")]
+                            .map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned()))),
+                    ),
+                }),
+            },
+            taint: Taint {
+                key: "trainyard.dev/cluster".to_owned(),
+                value: name.clone(),
+                effect: TaintEffect::NoSchedule,
+            },
+            tolerations: vec![],
+            claims: vec![],
+            idle_since: None,
+            retired: None,
+            released: None,
+        };
+        let mut node = ClusterNode::new(&format!("{name}-{}-{ordinal}", &uid[..6]), spec);
+        node.metadata.namespace = Some(namespace.clone());
+        node.metadata.uid = Some(format!("{}-0000-4000-8000-{ordinal:012}", &uid[..8]));
+        Arc::new(node)
+    }
+
+    fn nodes(&self, ordinals: impl IntoIterator<Item = i64>) -> Vec<Arc<ClusterNode>> {
+        ordinals.into_iter().map(|ordinal| self.node(ordinal)).collect()
+    }
+
+    /// Asks for machines; all must be taken. Returns their UIDs in the order asked.
+    async fn ensure(&self, nodes: &[Arc<ClusterNode>]) -> Result<Vec<String>> {
+        let wanted: Vec<_> =
+            nodes.iter().map(|node| Wanted { node: Arc::clone(node), machine: None }).collect();
+        let mut answers = BTreeMap::new();
+        for launch in self.engine.ensure(&self.pool, &wanted).await? {
+            match launch.result? {
+                Launched::Requested { machine_uid } => _ = answers.insert(launch.node_uid, machine_uid),
+                other => bail!("a launch was answered {other:?}"),
+            }
+        }
+        nodes
+            .iter()
+            .map(|node| {
+                answers.remove(&uid(node)).with_context(|| format!("no answer about {}", node.name_any()))
+            })
+            .collect()
+    }
+
+    async fn observe(&self) -> Result<Observed> {
+        Ok(self.engine.observe(&self.pool).await?)
+    }
+
+    async fn machine(&self, node: &ClusterNode) -> Result<Machine> {
+        let observed = self.observe().await?;
+        observed
+            .machine_of(&uid(node))
+            .cloned()
+            .with_context(|| format!("{} has no machine", node.name_any()))
+    }
+
+    /// Waits until the node's machine is a Node that is ready.
+    async fn ready(&self, node: &ClusterNode) -> Result<Machine> {
+        eventually(|| async {
+            let machine = self.machine(node).await?;
+            let seen = machine.node.as_ref().context("no Node yet")?;
+            ensure!(machine.progress == Progress::Registered, "only {:?}", machine.progress);
+            ensure!(seen.ready, "not ready: {}", seen.not_ready_message);
+            Ok(machine)
+        })
+        .await
+        .with_context(|| format!("{} should become ready", node.name_any()))
+    }
+
+    async fn gone(&self, node: &ClusterNode) -> Result<()> {
+        eventually(|| async {
+            ensure!(self.engine.look_up(&self.pool, node).await?.is_none(), "a live read still finds it");
+            ensure!(self.observe().await?.machine_of(&uid(node)).is_none(), "it is still observed");
+            Ok(())
+        })
+        .await
+        .with_context(|| format!("the machine of {} should be gone", node.name_any()))
+    }
+
+    async fn release(&self, doomed: Doomed, drain: Drain) -> Result<ReleaseOutcome> {
+        let answers = self.engine.release(&self.pool, &[Release { machine: Box::new(doomed), drain }]).await;
+        ensure!(answers.len() == 1, "{} answers to one release", answers.len());
+        let answer = answers.into_iter().next().context("no answer to a release")?;
+        Ok(answer.result?)
+    }
+
+    /// Nothing of the case is left behind.
+    async fn clean_up(&self, nodes: &[Arc<ClusterNode>]) -> Result<()> {
+        for node in nodes {
+            if let Some(machine) = self.engine.look_up(&self.pool, node).await? {
+                self.release(Doomed::of(&machine), Drain::Skip).await?;
+            }
+        }
+        for node in nodes {
+            self.gone(node).await?;
+        }
+        Ok(())
+    }
+}
+
+fn uid(node: &ClusterNode) -> String {
+    node.uid().unwrap_or_default()
+}
+
+async fn machines_come_under_their_own_names_and_carry_our_uids(bench: &Bench<'_>) -> Result<()> {
+    let nodes = bench.nodes(1..=3);
+    let uids = bench.ensure(&nodes).await?;
+    for (node, machine_uid) in nodes.iter().zip(&uids) {
+        let machine = bench.ready(node).await?;
+        ensure!(machine.name == node.name_any(), "the machine is called {}", machine.name);
+        ensure!(machine.uid == *machine_uid, "ensure answered {machine_uid}, observed is {}", machine.uid);
+        ensure!(machine.provider_id.is_some() && machine.zone.is_some(), "no identity or zone: {machine:?}");
+        let seen = machine.node.as_ref().context("no Node")?;
+        let owner = Owner::of(&seen.labels).context("the Node does not carry our labels")?;
+        ensure!(owner.uid == uid(node), "the Node names {owner:?}");
+        ensure!(
+            seen.taints
+                .iter()
+                .any(|taint| taint.key == node.spec.taint.key && taint.value == node.spec.taint.value),
+            "the Node lacks the class's taint: {:?}",
+            seen.taints
+        );
+        ensure!(seen.allocatable.devices.get("nvidia.com/gpu") == Some(&1), "{:?}", seen.allocatable);
+    }
+    ensure!(bench.observe().await?.machines.len() == 3, "other than three machines");
+    bench.clean_up(&nodes).await
+}
+
+async fn more_can_be_asked_for_while_some_are_on_their_way(bench: &Bench<'_>) -> Result<()> {
+    let first = bench.nodes(1..=2);
+    bench.ensure(&first).await?;
+    let all = bench.nodes(1..=4);
+    bench.ensure(&all).await?;
+    for node in &all {
+        bench.ready(node).await?;
+    }
+    ensure!(bench.observe().await?.machines.len() == 4, "other than four machines");
+    bench.clean_up(&all).await
+}
+
+async fn asking_twice_makes_one(bench: &Bench<'_>) -> Result<()> {
+    let nodes = bench.nodes([1]);
+    let first = bench.ensure(&nodes).await?;
+    let again = bench.ensure(&nodes).await?;
+    ensure!(first == again, "{first:?} and then {again:?}");
+    let machine = bench.ready(&nodes[0]).await?;
+    ensure!(bench.ensure(&nodes).await? == [machine.uid], "another one once it is ready");
+    ensure!(bench.observe().await?.machines.len() == 1, "other than one machine");
+    bench.clean_up(&nodes).await
+}
+
+async fn a_smaller_set_removes_nothing(bench: &Bench<'_>) -> Result<()> {
+    let nodes = bench.nodes(1..=2);
+    bench.ensure(&nodes).await?;
+    bench.ready(&nodes[0]).await?;
+    bench.ready(&nodes[1]).await?;
+    bench.ensure(&nodes[..1]).await?;
+    bench.ensure(&[]).await?;
+    ensure!(
+        bench.engine.look_up(&bench.pool, &nodes[1]).await?.is_some_and(|one| one.deleting_since.is_none())
+    );
+    bench.clean_up(&nodes).await
+}
+
+async fn a_machine_that_was_seen_and_is_gone_is_not_made_again(bench: &Bench<'_>) -> Result<()> {
+    let nodes = bench.nodes([1]);
+    bench.ensure(&nodes).await?;
+    let machine = bench.ready(&nodes[0]).await?;
+    bench.release(Doomed::of(&machine), Drain::Wait).await?;
+    bench.gone(&nodes[0]).await?;
+    let wanted = [Wanted { node: Arc::clone(&nodes[0]), machine: Some(machine.uid) }];
+    let answers = bench.engine.ensure(&bench.pool, &wanted).await?;
+    ensure!(answers.is_empty(), "an answer about a machine that was not missing: {answers:?}");
+    bench.gone(&nodes[0]).await
+}
+
+async fn release_removes_exactly_what_it_is_given(bench: &Bench<'_>) -> Result<()> {
+    let nodes = bench.nodes(1..=3);
+    bench.ensure(&nodes).await?;
+    for node in &nodes {
+        bench.ready(node).await?;
+    }
+    let middle = bench.machine(&nodes[1]).await?;
+    let outcome = bench.release(Doomed::of(&middle), Drain::Wait).await?;
+    ensure!(outcome == ReleaseOutcome::Started, "{outcome:?}");
+    bench.gone(&nodes[1]).await?;
+    for node in [&nodes[0], &nodes[2]] {
+        let machine = bench.ready(node).await?;
+        ensure!(machine.deleting_since.is_none(), "{} goes, too", machine.name);
+    }
+    bench.clean_up(&nodes).await
+}
+
+async fn release_of_what_is_gone_is_no_error(bench: &Bench<'_>) -> Result<()> {
+    let nodes = bench.nodes([1]);
+    bench.ensure(&nodes).await?;
+    let machine = bench.ready(&nodes[0]).await?;
+    bench.release(Doomed::of(&machine), Drain::Wait).await?;
+    // While it goes, and after.
+    bench.release(Doomed::of(&machine), Drain::Wait).await?;
+    bench.gone(&nodes[0]).await?;
+    let outcome = bench.release(Doomed::of(&machine), Drain::Wait).await?;
+    ensure!(outcome == ReleaseOutcome::AlreadyGone, "{outcome:?}");
+    Ok(())
+}
+
+async fn release_by_another_uid_touches_nothing(bench: &Bench<'_>) -> Result<()> {
+    let nodes = bench.nodes([1]);
+    bench.ensure(&nodes).await?;
+    let machine = bench.ready(&nodes[0]).await?;
+    let stale = Doomed { uid: "00000000-0000-4000-8000-000000000000".to_owned(), ..Doomed::of(&machine) };
+    let outcome = bench.release(stale, Drain::Skip).await?;
+    ensure!(outcome == ReleaseOutcome::AlreadyGone, "the one that was meant is gone: {outcome:?}");
+    ensure!(bench.world.stands(&machine.name, &machine.uid).await?, "the machine of that name went");
+    bench.clean_up(&nodes).await
+}
+
+async fn release_for_another_node_touches_nothing(bench: &Bench<'_>) -> Result<()> {
+    let nodes = bench.nodes([1]);
+    bench.ensure(&nodes).await?;
+    let machine = bench.ready(&nodes[0]).await?;
+    let owner = machine.owner.clone().map(|owner| Owner { uid: "another".to_owned(), ..owner });
+    let outcome = bench.release(Doomed { owner, ..Doomed::of(&machine) }, Drain::Skip).await?;
+    ensure!(matches!(outcome, ReleaseOutcome::Refused(_)), "{outcome:?}");
+    ensure!(bench.world.stands(&machine.name, &machine.uid).await?, "it went all the same");
+    bench.clean_up(&nodes).await
+}
+
+async fn a_name_taken_by_a_stranger_is_neither_adopted_nor_removed(bench: &Bench<'_>) -> Result<()> {
+    let node = bench.node(1);
+    let stranger = bench.world.take_name(&node.name_any()).await?;
+    let wanted = [Wanted { node: Arc::clone(&node), machine: None }];
+    let answers = bench.engine.ensure(&bench.pool, &wanted).await?;
+    let answer = answers.into_iter().next().context("no answer")?.result?;
+    ensure!(matches!(&answer, Launched::NameTaken { message } if !message.is_empty()), "{answer:?}");
+    ensure!(bench.engine.look_up(&bench.pool, &node).await?.is_none(), "it is taken for the node's machine");
+    let doomed = Doomed { name: node.name_any(), uid: stranger.clone(), backed: true, owner: None };
+    let outcome = bench.release(doomed, Drain::Skip).await?;
+    ensure!(matches!(outcome, ReleaseOutcome::Refused(_)), "release: {outcome:?}");
+    ensure!(bench.world.stands(&node.name_any(), &stranger).await?, "the stranger's object was removed");
+    Ok(())
+}
+
+async fn refused(bench: &Bench<'_>, cause: GivenUp, words: &str) -> Result<()> {
+    bench.world.refuse(&bench.pool, Some((cause, words))).await?;
+    let nodes = bench.nodes([1]);
+    let uids = bench.ensure(&nodes).await?;
+    bench.gone(&nodes[0]).await?;
+    let said = eventually(|| async {
+        let observed = bench.observe().await?;
+        observed.last_words.into_iter().find(|said| said.uid == uids[0]).context("no last words")
+    })
+    .await?;
+    bench.world.refuse(&bench.pool, None).await?;
+    ensure!(said.cause == cause, "understood as {:?}: {}", said.cause, said.message);
+    ensure!(said.message.contains(words), "`{}` lacks `{words}`", said.message);
+    ensure!(said.name == nodes[0].name_any(), "about {}", said.name);
+    Ok(())
+}
+
+async fn a_refused_launch_vanishes_and_leaves_its_reason(bench: &Bench<'_>) -> Result<()> {
+    refused(bench, GivenUp::StockOut, "no machine of this size in zone-a").await
+}
+
+async fn a_quota_is_told_from_a_stock_out(bench: &Bench<'_>) -> Result<()> {
+    refused(bench, GivenUp::Quota, "SubscriptionQuotaReached: family quota is 12 vCPUs").await
+}
+
+async fn one_refused_launch_harms_no_other(bench: &Bench<'_>) -> Result<()> {
+    let first = bench.nodes([1]);
+    bench.ensure(&first).await?;
+    bench.ready(&first[0]).await?;
+    bench.world.refuse(&bench.pool, Some((GivenUp::StockOut, "sold out"))).await?;
+    let second = bench.nodes([2]);
+    bench.ensure(&second).await?;
+    bench.gone(&second[0]).await?;
+    bench.world.refuse(&bench.pool, None).await?;
+    let third = bench.nodes([3]);
+    bench.ensure(&third).await?;
+    bench.ready(&third[0]).await?;
+    bench.ready(&first[0]).await?;
+    bench.clean_up(&[first, third].concat()).await
+}
+
+async fn a_machine_removed_by_others_is_seen_to_be_gone(bench: &Bench<'_>) -> Result<()> {
+    let nodes = bench.nodes([1]);
+    bench.ensure(&nodes).await?;
+    let machine = bench.ready(&nodes[0]).await?;
+    bench.world.remove_behind(&machine).await?;
+    bench.gone(&nodes[0]).await
+}
+
+/// A machine whose ClusterNode no longer exists must still be told, or nobody would ever remove it.
+async fn a_machine_without_its_node_object_is_still_told(bench: &Bench<'_>) -> Result<()> {
+    let nodes = bench.nodes([7]);
+    bench.ensure(&nodes).await?;
+    bench.ready(&nodes[0]).await?;
+    // Nobody here holds a ClusterNode: the pool's UID alone finds it.
+    let anonymous = Pool { namespace: String::new(), name: String::new(), uid: bench.pool.uid.clone() };
+    let observed = bench.engine.observe(&anonymous).await?;
+    let owner = observed.machines.first().and_then(|machine| machine.owner.clone()).context("not told")?;
+    ensure!(owner.name == nodes[0].name_any() && owner.namespace == bench.pool.namespace, "{owner:?}");
+    bench.clean_up(&nodes).await
+}
+
+async fn pools_do_not_see_each_other(bench: &Bench<'_>) -> Result<()> {
+    let nodes = bench.nodes([1]);
+    bench.ensure(&nodes).await?;
+    let machine = bench.ready(&nodes[0]).await?;
+    let other = pool("some_other_pool");
+    ensure!(bench.engine.observe(&other).await?.machines.is_empty(), "another pool sees it");
+    let answers = bench
+        .engine
+        .release(&other, &[Release { machine: Box::new(Doomed::of(&machine)), drain: Drain::Skip }])
+        .await;
+    let outcome = answers.into_iter().next().context("no answer")?.result?;
+    ensure!(matches!(outcome, ReleaseOutcome::Refused(_)), "another pool releases it: {outcome:?}");
+    ensure!(bench.world.stands(&machine.name, &machine.uid).await?, "another pool removed it");
+    bench.clean_up(&nodes).await
+}
+
+async fn a_hanging_drain_can_be_skipped(bench: &Bench<'_>) -> Result<()> {
+    let nodes = bench.nodes([1]);
+    bench.ensure(&nodes).await?;
+    let machine = bench.ready(&nodes[0]).await?;
+    bench.world.hang_drain(&machine).await?;
+    bench.release(Doomed::of(&machine), Drain::Wait).await?;
+    let hanging = eventually(|| async {
+        let machine = bench.machine(&nodes[0]).await?;
+        ensure!(machine.deleting_since.is_some(), "not going yet");
+        Ok(machine)
+    })
+    .await?;
+    ensure!(!hanging.drain_skipped, "the drain is cut short already");
+    bench.release(Doomed::of(&hanging), Drain::Skip).await?;
+    bench.gone(&nodes[0]).await
+}
+
+async fn a_missing_class_is_refused_before_anything_is_asked_for(bench: &Bench<'_>) -> Result<()> {
+    let node = bench.node(1);
+    let validity = bench.engine.validate(&bench.pool, &node.spec.engine).await?;
+    ensure!(validity == Validity::Usable, "a usable class: {validity:?}");
+    bench.world.break_class(true).await?;
+    let refusal = eventually(|| async {
+        match bench.engine.validate(&bench.pool, &node.spec.engine).await? {
+            Validity::Refused(refusal) => Ok(refusal),
+            Validity::Usable => bail!("a missing class is called usable"),
+        }
+    })
+    .await;
+    bench.world.break_class(false).await?;
+    let refusal = refusal?;
+    ensure!(refusal.code == RefusalCode::ClassNotFound, "{refusal:?}");
+    ensure!(
+        refusal.message.contains(&bench.world.class().name),
+        "the class is not named: {}",
+        refusal.message
+    );
+    eventually(|| async {
+        let validity = bench.engine.validate(&bench.pool, &node.spec.engine).await?;
+        ensure!(validity == Validity::Usable, "mended, and still {validity:?}");
+        Ok(())
+    })
+    .await
+}
+
+async fn teardown_is_done_when_nothing_is_left(bench: &Bench<'_>) -> Result<()> {
+    let nodes = bench.nodes(1..=2);
+    ensure!(bench.engine.teardown(&bench.pool).await? == Teardown::Done, "nothing was there");
+    bench.ensure(&nodes).await?;
+    let pending = bench.engine.teardown(&bench.pool).await?;
+    ensure!(pending == Teardown::Pending { machines: 2 }, "{pending:?}");
+    bench.clean_up(&nodes).await?;
+    ensure!(bench.engine.teardown(&bench.pool).await? == Teardown::Done, "all is gone");
+    Ok(())
+}
