@@ -91,11 +91,12 @@ impl Operator {
             &format!("operator-{index}"),
             "--listen",
             &format!("127.0.0.1:{port}"),
-            "--log-level",
-            "info,trainyard=debug",
         ]
         .map(ToOwned::to_owned)
         .to_vec();
+        if !args.contains(&"--log-level") {
+            arguments.extend(["--log-level", "info,trainyard=debug"].map(ToOwned::to_owned));
+        }
         arguments.extend(args.iter().map(|arg| (*arg).to_owned()));
         let spec = ProcessSpec {
             name: format!("operator-{index}"),

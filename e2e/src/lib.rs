@@ -3,7 +3,9 @@
 //! * [`controlplane`]: the control plane itself.
 //! * [`installation`]: trainyard on it, as its users install it.
 //! * [`demo`]: what `make demo` shows.
+//! * [`bench`]: what `make bench` measures.
 
+pub mod bench;
 pub mod controlplane;
 pub mod demo;
 pub mod installation;
