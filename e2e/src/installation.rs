@@ -1,4 +1,4 @@
-//! trainyard on a control plane, as its users install it: both charts, and the operator under the ServiceAccount of the
+//! trainyard on a control plane, as its users install it: both charts, and the operator under the `ServiceAccount` of the
 //! chart and nothing more. The operator is a process of this machine, not a pod, so that it can be killed and stopped.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::controlplane::{ControlPlane, Process, ProcessSpec, binary, eventually
 
 /// Namespace of the operator.
 pub const NAMESPACE: &str = "trainyard-system";
-/// Release name of the chart, and so the name of the operator's ServiceAccount.
+/// Release name of the chart, and so the name of the operator's `ServiceAccount`.
 pub const RELEASE: &str = "trainyard";
 
 /// The folder of the checkout.

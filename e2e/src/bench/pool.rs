@@ -111,7 +111,10 @@ impl Pool {
         self.runs().delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
         eventually("all Runs to be gone", patience(self.size), || async {
             let left = self.runs().list_metadata(&ListParams::default()).await?.items.len();
-            if left > 0 { bail!("{left} are left") } else { Ok(()) }
+            if left > 0 {
+                bail!("{left} are left")
+            }
+            Ok(())
         })
         .await?;
         self.wait_until_idle().await

@@ -94,7 +94,7 @@ fn spread(values: impl Iterator<Item = f64>) -> String {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let (Some(least), Some(most)) = (values.first(), values.last()) else { return "none".to_owned() };
-    let median = (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0;
+    let median = f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2]);
     if values.len() == 1 {
         format!("{median:>8.2}")
     } else {

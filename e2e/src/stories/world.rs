@@ -174,7 +174,7 @@ impl Story {
     /// Names of the pods of a Run that there are.
     pub async fn pods_of(&self, run: &str) -> Result<Vec<String>> {
         let ours = ListParams::default().labels(&format!("{}={run}", labels::RUN));
-        Ok(self.pods().list(&ours).await?.iter().map(|pod| pod.name_any()).collect())
+        Ok(self.pods().list(&ours).await?.iter().map(kube::ResourceExt::name_any).collect())
     }
 
     /// What the namespace holds, for messages.
