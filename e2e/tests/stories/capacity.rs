@@ -63,12 +63,10 @@ async fn half_a_gang_is_given_back_and_serves_others_while_the_gang_is_held() ->
 
     let held = story
         .run_shows("gang", "to be held", |status| {
-            status.queue.as_ref().is_some_and(|queue| queue.hold.is_some())
+            status.queue.as_ref().is_some_and(|queue| queue.reason == Some(QueueReason::CapacityHold))
         })
         .await?;
-    let queue = held.status.unwrap().queue.unwrap();
-    assert_eq!(queue.reason, Some(QueueReason::CapacityHold));
-    let hold = queue.hold.unwrap();
+    let hold = held.status.unwrap().queue.unwrap().hold.unwrap();
     assert_eq!((hold.count, hold.reason), (1, HoldReason::GangTimeout));
 
     // What the gang had bought is no longer kept for it: another run starts there at once.
