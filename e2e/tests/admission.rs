@@ -200,11 +200,11 @@ async fn the_api_server_accepts_and_refuses_as_the_table_says() -> Result<()> {
     let mut faults = Vec::new();
     let mut cases = 0;
     for table in &tables {
-        let place = Place::of(&table.kind)?;
+        let served = Place::of(&table.kind)?;
         // Those that name their object themselves may name the same one.
         for case in &table.cases {
             cases += 1;
-            if let Err(fault) = judge(&client, &place, table, case).await {
+            if let Err(fault) = judge(&client, &served, table, case).await {
                 faults.push(format!("{fault:#}"));
             }
         }

@@ -16,7 +16,7 @@ use super::world::Story;
 use crate::controlplane::eventually;
 
 /// How long anything may take. Most takes a second or two; this is for machines that are busy with other things.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 impl Story {
     /// Waits until `probe` is satisfied.

@@ -1,7 +1,6 @@
 //! One story: its namespace, and what its people do there.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
@@ -9,6 +8,7 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
+use tokio::time::Instant;
 use trainyard_api::cluster::Cluster;
 use trainyard_api::cluster_node::ClusterNode;
 use trainyard_api::names::{labels, node_labels};

@@ -97,3 +97,30 @@ async fn a_namespace_goes_with_everything_in_it() -> Result<()> {
     story.namespace_is_gone().await?;
     story.no_machine_is_left().await
 }
+
+#[tokio::test]
+async fn a_node_deleted_by_hand_serves_its_run_to_the_end_and_is_replaced() -> Result<()> {
+    let story = Story::begin("clusternode deleted").await?;
+    story.create_cluster(cluster("pool").min(1).max(2)).await?;
+    story.cluster_rests_with("pool", 1).await?;
+    story.submit(run("training").on("pool").lasting("6s")).await?;
+    story.run_comes_to("training", RunPhase::Running).await?;
+    let old = story.nodes_of("pool").await?.remove(0).metadata.name.unwrap();
+    story.cluster_nodes().delete(&old, &DeleteParams::default()).await?;
+
+    let done = story.run_comes_to("training", RunPhase::Completed).await?;
+    assert_eq!(done.status.unwrap().attempts.len(), 1, "the run was not disturbed");
+    story
+        .expect("the node to be replaced", || async {
+            let nodes = story.nodes_of("pool").await?;
+            anyhow::ensure!(
+                nodes.len() == 1 && nodes[0].metadata.name.as_deref() != Some(old.as_str()),
+                "{nodes:?}"
+            );
+            Ok(())
+        })
+        .await?;
+    story.cluster_rests_with("pool", 1).await?;
+    assert_eq!(story.machines().await?.len(), 1);
+    Ok(())
+}

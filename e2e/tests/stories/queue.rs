@@ -133,3 +133,30 @@ async fn a_run_cancelled_before_its_machine_came_gives_the_machine_back() -> Res
     assert_eq!(rested.status.unwrap().last_node_ordinal, 2);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_suspended_run_gives_its_nodes_to_others_and_comes_back_at_no_cost() -> Result<()> {
+    let story = Story::begin("suspend").await?;
+    story.create_cluster(cluster("pool").max(1)).await?;
+    story.submit(run("first").on("pool").lasting("30s")).await?;
+    story.run_comes_to("first", RunPhase::Running).await?;
+    story.edit_run("first", serde_json::json!({"suspend": true})).await?;
+    story.run_comes_to("first", RunPhase::Suspended).await?;
+    story.submit(run("second").on("pool").lasting("1s")).await?;
+    story.run_comes_to("second", RunPhase::Completed).await?;
+
+    story.edit_run("first", serde_json::json!({"suspend": false})).await?;
+    let again = story.run_comes_to("first", RunPhase::Running).await?;
+    assert_eq!(budgets(&again), (0, 0));
+    let attempts = &again.status.as_ref().unwrap().attempts;
+    assert_eq!(attempts[0].cause, Some(AttemptCause::Suspended));
+    assert_eq!(attempts.len(), 2);
+    story.cancel("first").await?;
+    story.run_comes_to("first", RunPhase::Canceled).await?;
+    assert_eq!(
+        story.clusters().get("pool").await?.status.unwrap().last_node_ordinal,
+        1,
+        "one machine did it all"
+    );
+    Ok(())
+}

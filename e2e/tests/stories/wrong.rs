@@ -19,7 +19,7 @@ async fn stalled(story: &Story, code: ClusterErrorCode) -> Result<String> {
             cluster.status.as_ref().is_some_and(|status| status.errors.iter().any(|error| error.code == code))
         })
         .await?;
-    assert_eq!(ready(&cluster), ConditionStatus::False);
+    assert_eq!(ready(&cluster), ConditionStatus::False, "{:?}", cluster.status);
     let status = cluster.status.unwrap();
     assert_eq!(status.provisioning_state, Some(ProvisioningState::Failed));
     Ok(status.errors[0].message.clone())
@@ -34,9 +34,9 @@ fn accepted(status: &RunStatus) -> Option<(ConditionStatus, String)> {
 async fn an_unknown_size_heals_when_a_size_of_that_alias_is_added() -> Result<()> {
     let story = Story::begin("unknown size").await?;
     story.create_cluster(cluster("pool").of_size("Standard_Story_v9")).await?;
-    story.submit(run("training").on("pool").lasting("1s")).await?;
     let message = stalled(&story, ClusterErrorCode::VmSizeNotFound).await?;
     assert!(message.contains("Standard_Story_v9"), "{message}");
+    story.submit(run("training").on("pool").lasting("1s")).await?;
     story.run_shows("training", "to wait", |status| status.phase == Some(RunPhase::Queued)).await?;
 
     let size = json!({
