@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Api, DynamicObject, ListParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::watcher::{self, Event};
-use kube::{Client, ResourceExt as _};
+use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use trainyard_api::run_status::{AttemptCause, RunPhase};
 use trainyard_api::{Cluster, ClusterNode, Run};
@@ -64,7 +64,8 @@ async fn two_operators_at_once_with_pauses_give_no_node_twice() -> Result<()> {
 
     eventually("all runs to end and all nodes to leave", LIMIT, || async {
         oracle.verdict()?;
-        let runs = Api::<Run>::namespaced(client.clone(), NAMESPACE).list(&ListParams::default()).await?.items;
+        let runs =
+            Api::<Run>::namespaced(client.clone(), NAMESPACE).list(&ListParams::default()).await?.items;
         let left: Vec<String> = runs.iter().filter(|run| !is_over(run)).map(ResourceExt::name_any).collect();
         ensure!(left.is_empty(), "not over: {left:?}");
         let nodes = Api::<ClusterNode>::all(client.clone()).list(&ListParams::default()).await?.items.len();
@@ -127,7 +128,12 @@ async fn judge_runs(client: &Client) -> Result<()> {
     ensure!(runs.len() == RUNS);
     for run in runs {
         let (name, status) = (run.name_any(), run.status.unwrap_or_default());
-        ensure!(status.phase == Some(RunPhase::Completed), "{name} is {:?}: {:?}", status.phase, status.message);
+        ensure!(
+            status.phase == Some(RunPhase::Completed),
+            "{name} is {:?}: {:?}",
+            status.phase,
+            status.message
+        );
         let excused = |cause: AttemptCause| {
             matches!(cause, AttemptCause::NotStarted | AttemptCause::Infrastructure | AttemptCause::Requeue)
         };
@@ -198,14 +204,25 @@ impl Oracle {
 }
 
 #[allow(clippy::disallowed_methods, reason = "a test has no cache: it looks at every single event")]
-async fn follow<K>(api: Api<K>, oracle: Oracle, judge: fn(&mut Seen, String, Option<K>) -> Result<()>) -> Result<()>
+async fn follow<K>(
+    api: Api<K>,
+    oracle: Oracle,
+    judge: fn(&mut Seen, String, Option<K>) -> Result<()>,
+) -> Result<()>
 where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + 'static,
 {
     let mut events = std::pin::pin!(kube::runtime::watcher(api, watcher::Config::default()));
     while let Some(event) = events.try_next().await? {
         let (uid, object) = match event {
-            Event::Apply(object) | Event::InitApply(object) => (object.uid().unwrap_or_default(), Some(object)),
+            Event::Apply(object) | Event::InitApply(object) => {
+                (object.uid().unwrap_or_default(), Some(object))
+            }
             Event::Delete(object) => (object.uid().unwrap_or_default(), None),
             Event::Init | Event::InitDone => continue,
         };
@@ -228,8 +245,15 @@ impl Seen {
             return Ok(());
         };
         let name = after.name_any();
-        ensure!(after.spec.claims.len() <= 1, "{name} is given to {} runs, and each wants the whole", after.spec.claims.len());
-        ensure!(after.spec.released.is_none() || after.spec.claims.is_empty(), "{name} is released and claimed");
+        ensure!(
+            after.spec.claims.len() <= 1,
+            "{name} is given to {} runs, and each wants the whole",
+            after.spec.claims.len()
+        );
+        ensure!(
+            after.spec.released.is_none() || after.spec.claims.is_empty(),
+            "{name} is released and claimed"
+        );
         if let Some(before) = before {
             ensure!(
                 before.spec.released.is_none() || after.spec.released == before.spec.released,
@@ -251,9 +275,16 @@ impl Seen {
             names.dedup();
             ensure!(names.len() == allocation.nodes.len(), "{name} has one node twice");
             if allocation.attempt == last {
-                ensure!(before.allocation.is_some_and(|old| old.nodes == allocation.nodes), "{name}: nodes changed");
+                ensure!(
+                    before.allocation.is_some_and(|old| old.nodes == allocation.nodes),
+                    "{name}: nodes changed"
+                );
             } else {
-                ensure!(allocation.attempt == last + 1, "{name}: attempt {} follows {last}", allocation.attempt);
+                ensure!(
+                    allocation.attempt == last + 1,
+                    "{name}: attempt {} follows {last}",
+                    allocation.attempt
+                );
                 let live = before.attempts.iter().filter(|attempt| !attempt.pods_gone).count();
                 ensure!(live == 0, "{name}: attempt {} beside a live one", allocation.attempt);
             }
