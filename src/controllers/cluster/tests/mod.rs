@@ -3,6 +3,7 @@
 //! [`world`] plays everybody else: users, machines, the run controller. [`oracle`] looks at every single write
 //! that was made and says whether the protocol was kept.
 
+mod accidents;
 mod crashes;
 mod leaders;
 mod oracle;

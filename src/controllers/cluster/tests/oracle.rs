@@ -16,10 +16,10 @@ pub fn check(server: &FakeServer) {
     for (index, (before, after)) in server.changes().into_iter().enumerate() {
         let kind = before.as_ref().or(after.as_ref()).map(|object| object["kind"].clone());
         let broken = match kind.as_ref().and_then(Value::as_str) {
-            Some("ClusterNode") => seen.node_changed(typed(before.as_ref()), typed(after.as_ref())),
-            Some("Run") => seen.run_changed(typed(before.as_ref()), typed(after.as_ref())),
-            Some("Cluster") => seen.cluster_changed(typed(before.as_ref()), typed(after.as_ref())),
-            _ => Ok(()),
+            Some("ClusterNode") => seen.node_changed(&uid_of(&before, &after), typed(after.as_ref())),
+            Some("Run") => seen.run_changed(&uid_of(&before, &after), typed(after.as_ref())),
+            Some("Cluster") => seen.cluster_changed(&uid_of(&before, &after), typed(after.as_ref())),
+            _ => continue,
         };
         if let Err(why) = broken.and_then(|()| seen.launched_attempts_have_their_nodes()) {
             panic!("write {index} broke the protocol: {why}\nbefore: {before:#?}\nafter: {after:#?}");
@@ -29,6 +29,11 @@ pub fn check(server: &FakeServer) {
 
 fn typed<K: serde::de::DeserializeOwned>(object: Option<&Value>) -> Option<K> {
     object.map(|object| serde_json::from_value(object.clone()).expect("a stored object decodes"))
+}
+
+fn uid_of(before: &Option<Value>, after: &Option<Value>) -> String {
+    let object = before.as_ref().or(after.as_ref());
+    object.and_then(|object| object["metadata"]["uid"].as_str()).unwrap_or_default().to_owned()
 }
 
 /// All objects as they are after some write.
@@ -46,10 +51,10 @@ fn must(holds: bool, why: impl FnOnce() -> String) -> Judgement {
 }
 
 impl Seen {
-    fn node_changed(&mut self, before: Option<ClusterNode>, after: Option<ClusterNode>) -> Judgement {
+    fn node_changed(&mut self, uid: &str, after: Option<ClusterNode>) -> Judgement {
+        let before = self.nodes.remove(uid);
         let Some(after) = after else {
             let Some(before) = before else { return Ok(()) };
-            self.nodes.remove(&uid(&before.metadata));
             let gone = before.status.is_some_and(|status| status.gone_time.is_some());
             must(gone, || "a ClusterNode was forgotten before its machine was gone".into())?;
             return must(before.spec.claims.is_empty(), || "a claimed ClusterNode was forgotten".into());
@@ -69,7 +74,7 @@ impl Seen {
             None => self.ordinal_is_reserved(&after)?,
             Some(before) => self.node_moved(&name, before, &after)?,
         }
-        self.nodes.insert(uid(&after.metadata), after);
+        self.nodes.insert(uid.to_owned(), after);
         Ok(())
     }
 
@@ -119,13 +124,9 @@ impl Seen {
         })
     }
 
-    fn run_changed(&mut self, before: Option<Run>, after: Option<Run>) -> Judgement {
-        let Some(after) = after else {
-            if let Some(before) = before {
-                self.runs.remove(&uid(&before.metadata));
-            }
-            return Ok(());
-        };
+    fn run_changed(&mut self, uid: &str, after: Option<Run>) -> Judgement {
+        let before = self.runs.remove(uid);
+        let Some(after) = after else { return Ok(()) };
         let name = after.metadata.name.clone().unwrap_or_default();
         let earlier = before.and_then(|run| run.status).unwrap_or_default();
         let later = after.status.clone().unwrap_or_default();
@@ -148,28 +149,21 @@ impl Seen {
                 }
             }
         }
-        self.runs.insert(uid(&after.metadata), after);
+        self.runs.insert(uid.to_owned(), after);
         Ok(())
     }
 
-    fn cluster_changed(&mut self, before: Option<Cluster>, after: Option<Cluster>) -> Judgement {
-        match (before, after) {
-            (_, Some(after)) => {
-                self.clusters.insert(uid(&after.metadata), after);
-            }
-            (Some(before), None) => {
-                self.clusters.remove(&uid(&before.metadata));
-            }
-            (None, None) => {}
-        }
+    fn cluster_changed(&mut self, uid: &str, after: Option<Cluster>) -> Judgement {
+        self.clusters.remove(uid);
+        self.clusters.extend(after.map(|after| (uid.to_owned(), after)));
         Ok(())
     }
 
     /// Between its launch and the end of its pods an attempt has its claim on every node, alone or within capacity.
     fn launched_attempts_have_their_nodes(&self) -> Judgement {
         for run in self.runs.values() {
-            let status = run.status.clone().unwrap_or_default();
-            let (Some(allocation), Some(attempt)) = (&status.allocation, answer(&status)) else { continue };
+            let Some(status) = &run.status else { continue };
+            let (Some(allocation), Some(attempt)) = (&status.allocation, answer(status)) else { continue };
             if attempt.launched.is_none() || attempt.pods_gone {
                 continue;
             }
@@ -191,10 +185,6 @@ impl Seen {
         }
         Ok(())
     }
-}
-
-fn uid(metadata: &kube::api::ObjectMeta) -> String {
-    metadata.uid.clone().unwrap_or_default()
 }
 
 /// What the run controller recorded of the latest allocation.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trainyard_api::cluster_node::{Engine, NodeReason, NodeState};
 use trainyard_api::conditions::{self, ClusterNodeCondition, Condition, ConditionStatus, RunCondition};
+use trainyard_api::run::Priority;
 use trainyard_api::run_status::{Attempt, AttemptCause, DirectiveReason, RunPhase, RunStatus};
 use trainyard_api::{Cluster, ClusterNode, ProvisioningClass, Run, Time, VmSize};
 use trainyard_fake_apiserver::FakeServer;
@@ -62,7 +63,7 @@ impl World {
     pub fn put_cluster(&self) {
         self.put::<Cluster>(&json!({
             "metadata": {"name": CLUSTER, "namespace": NAMESPACE},
-            "spec": {"vmSize": "Standard_NC6s_v3", "scale": {"maxNodes": 4}},
+            "spec": {"vmSize": "Standard_NC6s_v3", "scale": {"maxNodes": 4, "idleSecondsBeforeScaleDown": 20}},
         }));
     }
 
@@ -83,6 +84,12 @@ impl World {
             "spec": {"clusterRef": {"name": CLUSTER}, "nodeCount": node_count, "command": ["train"],
                      "container": {"image": "registry.example/mnist:1"}},
         }));
+    }
+
+    /// A user creates a Run that goes before all others.
+    pub fn submit_urgent(&self, name: &str, node_count: i32) {
+        self.submit(name, node_count);
+        self.edit_run(name, |run| run.spec.priority = Priority::High);
     }
 
     /// Starts an operator process, of which only the cluster controller matters here.
@@ -122,12 +129,23 @@ impl World {
     pub async fn until_done(&self) {
         for _ in 0..300 {
             self.turn().await;
-            if self.runs().iter().all(|run| phase(run).is_terminal()) {
-                oracle::check(&self.server);
+            if self.is_over() {
                 return;
             }
         }
         panic!("not all Runs come to an end: {}", self.shown());
+    }
+
+    /// Whether all Runs are over.
+    pub fn is_over(&self) -> bool {
+        self.runs().iter().all(|run| phase(run).is_terminal())
+    }
+
+    /// So many turns.
+    pub async fn turns(&self, count: usize) {
+        for _ in 0..count {
+            self.turn().await;
+        }
     }
 
     /// Turns, with the idle time passing, until no node is left.
