@@ -3,7 +3,7 @@
 //! * [`controlplane`]: the control plane itself.
 //! * [`installation`]: trainyard on it, as its users install it.
 //! * [`demo`]: what `make demo` shows.
-//! * [`bench`]: what `make bench` measures.
+//! * [`mod@bench`]: what `make bench` measures.
 
 #![allow(
     clippy::disallowed_methods,

@@ -5,7 +5,7 @@
 //! * [`loss`]: from a deleted Node to the run that is whole again.
 //! * [`meter`]: what the processes used, and what else the machine was busy with.
 //! * [`requests`]: what the API server was asked meanwhile.
-//! * [`print`]: all that, for people.
+//! * [`mod@print`]: all that, for people.
 //!
 //! Figures are printed and never judged: a machine that is busy with other work makes every time longer.
 
