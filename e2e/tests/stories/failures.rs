@@ -12,7 +12,7 @@ use trainyard_e2e::stories::{Story, budgets, cluster, placed_on, run};
 async fn a_node_deleted_under_a_run_costs_a_machine_failure_and_not_the_run() -> Result<()> {
     let story = Story::begin("node deleted under a run").await?;
     story.create_cluster(cluster("pool").max(2)).await?;
-    story.submit(run("training").on("pool").lasting("12s")).await?;
+    story.submit(run("training").on("pool").lasting("40s")).await?;
     let first = story.run_comes_to("training", RunPhase::Running).await?;
     let lost = placed_on(&first)[0].clone();
 
@@ -65,7 +65,7 @@ async fn a_program_that_fails_is_tried_as_often_as_its_user_allows() -> Result<(
 async fn a_machine_that_falls_silent_is_lost_after_a_minute_and_its_run_goes_on_elsewhere() -> Result<()> {
     let story = Story::begin("silent machine").await?;
     story.create_cluster(cluster("pool").max(2)).await?;
-    story.submit(run("training").on("pool").lasting("100s")).await?;
+    story.submit(run("training").on("pool")).await?;
     let first = story.run_comes_to("training", RunPhase::Running).await?;
     let silent = placed_on(&first)[0].clone();
     lose_node(&story.client, &silent).await?;

@@ -96,7 +96,7 @@ async fn twenty_kills_change_nothing_but_the_time_it_takes() -> Result<()> {
 async fn a_pod_that_succeeds_while_nobody_looks_is_a_success() -> Result<()> {
     let story = Story::begin_apart("success unseen").await?;
     story.create_cluster(cluster("pool").max(1)).await?;
-    story.submit(run("training").on("pool").lasting("3s")).await?;
+    story.submit(run("training").on("pool").lasting("15s")).await?;
     story.run_comes_to("training", RunPhase::Running).await?;
     story.stage.kill_operator(0).await?;
     trainyard_e2e::controlplane::eventually("the pod to succeed", PATIENCE, || async {
@@ -118,9 +118,9 @@ async fn a_pod_that_succeeds_while_nobody_looks_is_a_success() -> Result<()> {
 
 #[tokio::test]
 async fn the_idle_timer_survives_a_restart_and_a_change_of_leaders() -> Result<()> {
-    let idle = jiff::SignedDuration::from_secs(35);
+    let idle = jiff::SignedDuration::from_mins(1);
     let story = Story::begin_apart("idle timer").await?;
-    story.create_cluster(cluster("pool").max(1).idle_seconds(35)).await?;
+    story.create_cluster(cluster("pool").max(1).idle_seconds(60)).await?;
     story.submit(run("training").on("pool").lasting("1s")).await?;
     story.run_comes_to("training", RunPhase::Completed).await?;
     let idle_since = story
