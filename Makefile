@@ -34,7 +34,7 @@ lint: ## rustfmt, clippy and rustdoc, warnings are errors
 .PHONY: deny
 deny: ## advisories, licences and banned crates
 	@command -v cargo-deny >/dev/null || $(CARGO) install --quiet --locked cargo-deny@0.20.2
-	$(CARGO) deny --offline check bans licenses sources
+	$(CARGO) deny check bans licenses sources
 
 .PHONY: test-unit
 test-unit: ## everything that needs no control plane

@@ -1,4 +1,4 @@
-//! trainyard on a control plane, as its users install it: both charts, and the operator under the ServiceAccount of the
+//! trainyard on a control plane, as its users install it: both charts, and the operator under the `ServiceAccount` of the
 //! chart and nothing more. The operator is a process of this machine, not a pod, so that it can be killed and stopped.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::controlplane::{ControlPlane, Process, ProcessSpec, binary, eventually
 
 /// Namespace of the operator.
 pub const NAMESPACE: &str = "trainyard-system";
-/// Release name of the chart, and so the name of the operator's ServiceAccount.
+/// Release name of the chart, and so the name of the operator's `ServiceAccount`.
 pub const RELEASE: &str = "trainyard";
 
 /// The folder of the checkout.
@@ -91,11 +91,12 @@ impl Operator {
             &format!("operator-{index}"),
             "--listen",
             &format!("127.0.0.1:{port}"),
-            "--log-level",
-            "info,trainyard=debug",
         ]
         .map(ToOwned::to_owned)
         .to_vec();
+        if !args.contains(&"--log-level") {
+            arguments.extend(["--log-level", "info,trainyard=debug"].map(ToOwned::to_owned));
+        }
         arguments.extend(args.iter().map(|arg| (*arg).to_owned()));
         let spec = ProcessSpec {
             name: format!("operator-{index}"),
