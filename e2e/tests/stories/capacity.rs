@@ -58,8 +58,15 @@ async fn half_a_gang_is_given_back_and_serves_others_while_the_gang_is_held() ->
         ..Refusal::default()
     };
     let _refusing = story.stage.cloud_refuses(only_one)?;
+    // The gang's patience ends after the first machine is there and before the cloud is asked for the second again.
     story.create_cluster(cluster("pool").of_size(size).idle_seconds(600)).await?;
-    story.submit(run("gang").on("pool").nodes(2).gang_timeout("5s").lasting("1s")).await?;
+    story.submit(run("gang").on("pool").nodes(2).gang_timeout("40s").lasting("1s")).await?;
+
+    story
+        .cluster_shows("pool", "to have half of the gang", |cluster| {
+            cluster.status.as_ref().is_some_and(|status| status.node_state_counts.idle == 1)
+        })
+        .await?;
 
     let held = story
         .run_shows("gang", "to be held", |status| {

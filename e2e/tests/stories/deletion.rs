@@ -103,7 +103,7 @@ async fn a_node_deleted_by_hand_serves_its_run_to_the_end_and_is_replaced() -> R
     let story = Story::begin("clusternode deleted").await?;
     story.create_cluster(cluster("pool").min(1).max(2)).await?;
     story.cluster_rests_with("pool", 1).await?;
-    story.submit(run("training").on("pool").lasting("6s")).await?;
+    story.submit(run("training").on("pool").lasting("20s")).await?;
     story.run_comes_to("training", RunPhase::Running).await?;
     let old = story.nodes_of("pool").await?.remove(0).metadata.name.unwrap();
     story.cluster_nodes().delete(&old, &DeleteParams::default()).await?;

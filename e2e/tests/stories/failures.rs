@@ -3,7 +3,8 @@
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::json;
 use trainyard_api::run_status::{AttemptCause, RunPhase, RunReason};
 use trainyard_e2e::controlplane::lose_node;
 use trainyard_e2e::stories::{Story, budgets, cluster, placed_on, run};
@@ -12,11 +13,24 @@ use trainyard_e2e::stories::{Story, budgets, cluster, placed_on, run};
 async fn a_node_deleted_under_a_run_costs_a_machine_failure_and_not_the_run() -> Result<()> {
     let story = Story::begin("node deleted under a run").await?;
     story.create_cluster(cluster("pool").max(2)).await?;
-    story.submit(run("training").on("pool").lasting("12s")).await?;
+    story.submit(run("training").on("pool").lasting("40s")).await?;
     let first = story.run_comes_to("training", RunPhase::Running).await?;
     let lost = placed_on(&first)[0].clone();
 
-    Api::<Node>::all(story.client.clone()).delete(&lost, &DeleteParams::default()).await?;
+    // Karpenter's finalizer would keep the Node until its pods are done; this one is gone at once.
+    let nodes = Api::<Node>::all(story.client.clone());
+    let unheld = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    nodes.patch(&lost, &PatchParams::default(), &unheld).await?;
+    nodes.delete(&lost, &DeleteParams::default()).await?;
+    story
+        .expect("the Node to be gone", || async {
+            if nodes.get_opt(&lost).await?.is_none() {
+                return Ok(());
+            }
+            nodes.patch(&lost, &PatchParams::default(), &unheld).await?;
+            anyhow::bail!("it is held by somebody's finalizer")
+        })
+        .await?;
 
     let second = story
         .run_shows("training", "to run a second time", |status| {
@@ -65,7 +79,7 @@ async fn a_program_that_fails_is_tried_as_often_as_its_user_allows() -> Result<(
 async fn a_machine_that_falls_silent_is_lost_after_a_minute_and_its_run_goes_on_elsewhere() -> Result<()> {
     let story = Story::begin("silent machine").await?;
     story.create_cluster(cluster("pool").max(2)).await?;
-    story.submit(run("training").on("pool").lasting("100s")).await?;
+    story.submit(run("training").on("pool")).await?;
     let first = story.run_comes_to("training", RunPhase::Running).await?;
     let silent = placed_on(&first)[0].clone();
     lose_node(&story.client, &silent).await?;

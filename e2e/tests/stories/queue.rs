@@ -1,6 +1,6 @@
 //! Who goes first, who may slip in between, and who leaves the queue.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use trainyard_api::run::Priority;
 use trainyard_api::run_status::{AttemptCause, QueueReason, RunPhase};
 use trainyard_e2e::stories::{Story, budgets, cluster, run, started};
@@ -9,7 +9,7 @@ use trainyard_e2e::stories::{Story, budgets, cluster, run, started};
 async fn a_high_run_overtakes_those_that_wait_and_disturbs_none_that_runs() -> Result<()> {
     let story = Story::begin("high overtakes").await?;
     story.create_cluster(cluster("pool").max(1)).await?;
-    story.submit(run("running").on("pool").lasting("5s")).await?;
+    story.submit(run("running").on("pool")).await?;
     story.run_comes_to("running", RunPhase::Running).await?;
     story.submit(run("a-low").on("pool").lasting("1s").priority(Priority::Low)).await?;
     story.submit(run("b-normal").on("pool").lasting("1s")).await?;
@@ -24,8 +24,9 @@ async fn a_high_run_overtakes_those_that_wait_and_disturbs_none_that_runs() -> R
     place("c-high", 1).await?;
     place("b-normal", 2).await?;
 
-    let running = story.run_comes_to("running", RunPhase::Completed).await?;
-    assert_eq!(running.status.as_ref().unwrap().attempts.len(), 1, "it was not disturbed");
+    let running = story.runs().get("running").await?.status.unwrap();
+    assert_eq!((running.phase, running.attempts.len()), (Some(RunPhase::Running), 1), "it is not disturbed");
+    story.cancel("running").await?;
     let high = started(&story.run_comes_to("c-high", RunPhase::Completed).await?)?;
     let normal = started(&story.run_comes_to("b-normal", RunPhase::Completed).await?)?;
     let low = started(&story.run_comes_to("a-low", RunPhase::Completed).await?)?;
@@ -38,8 +39,8 @@ async fn a_short_run_with_a_limit_is_done_before_the_gang_can_start_and_one_with
     let story = Story::begin("backfill").await?;
     story.create_cluster(cluster("pool").min(4).max(4)).await?;
     story.cluster_rests_with("pool", 4).await?;
-    // The user says that two nodes are free after two minutes at most; kwok says after twelve seconds.
-    story.submit(run("long").on("pool").nodes(2).at_most("120s").lasting("12s")).await?;
+    // The user says that two nodes are free after half an hour at most.
+    story.submit(run("long").on("pool").nodes(2).at_most("30m")).await?;
     story.run_comes_to("long", RunPhase::Running).await?;
     story.submit(run("gang").on("pool").nodes(4).lasting("1s")).await?;
     let waits = |name: &'static str, reason| {
@@ -49,22 +50,17 @@ async fn a_short_run_with_a_limit_is_done_before_the_gang_can_start_and_one_with
     };
     waits("gang", QueueReason::NodesBusy).await?;
     story.submit(run("limitless").on("pool").lasting("1s")).await?;
-    story.submit(run("short").on("pool").at_most("30s").lasting("1s")).await?;
+    story.submit(run("short").on("pool").at_most("60s").lasting("1s")).await?;
 
     story.run_comes_to("short", RunPhase::Completed).await?;
     waits("limitless", QueueReason::Reserved).await?;
     let long = story.runs().get("long").await?.status.unwrap();
-    ensure!(long.phase == Some(RunPhase::Running), "the long run ended before the short one was done");
+    assert_eq!(long.phase, Some(RunPhase::Running));
+    story.cancel("long").await?;
 
     let gang = story.run_comes_to("gang", RunPhase::Completed).await?;
     let limitless = story.run_comes_to("limitless", RunPhase::Completed).await?;
-    assert!(started(&gang)? <= started(&limitless)?);
-    let freed = story.runs().get("long").await?.status.unwrap().attempts[0].end_time.clone().unwrap().0;
-    let delay = started(&gang)?.duration_since(freed);
-    assert!(
-        delay < jiff::SignedDuration::from_secs(20),
-        "the gang started {delay} after its nodes were free"
-    );
+    assert!(started(&gang)? < started(&limitless)?, "the gang starts when its nodes are free, and first");
     Ok(())
 }
 
@@ -138,7 +134,7 @@ async fn a_run_cancelled_before_its_machine_came_gives_the_machine_back() -> Res
 async fn a_suspended_run_gives_its_nodes_to_others_and_comes_back_at_no_cost() -> Result<()> {
     let story = Story::begin("suspend").await?;
     story.create_cluster(cluster("pool").max(1)).await?;
-    story.submit(run("first").on("pool").lasting("30s")).await?;
+    story.submit(run("first").on("pool")).await?;
     story.run_comes_to("first", RunPhase::Running).await?;
     story.edit_run("first", serde_json::json!({"suspend": true})).await?;
     story.run_comes_to("first", RunPhase::Suspended).await?;
