@@ -86,8 +86,8 @@ async fn request_node(
 /// machine of its predecessor.
 pub fn cluster_node_name(cluster: &str, uid: &str, ordinal: i64) -> String {
     let digest = Sha256::digest(uid.as_bytes());
-    let short: String = digest.iter().take(3).map(|byte| format!("{byte:02x}")).collect();
-    format!("{cluster}-{short}-{ordinal}")
+    let [a, b, c] = [digest[0], digest[1], digest[2]];
+    format!("{cluster}-{a:02x}{b:02x}{c:02x}-{ordinal}")
 }
 
 fn cluster_node(

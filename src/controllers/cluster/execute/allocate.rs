@@ -79,7 +79,9 @@ async fn claim_node(
         claims.push(claim.clone());
         match write_claims(context, &api, &light, &claims, None).await {
             Ok(written) => {
-                written.into_iter().for_each(|written| scope.note(written));
+                if let Some(written) = written {
+                    scope.note(written);
+                }
                 return Ok(allocated);
             }
             Err(error) if error.kind() == ErrorKind::Conflict => {

@@ -128,7 +128,7 @@ async fn prove(
         // An earlier attempt: a later one is only allocated when the earlier one's pods were gone.
         Some(allocation) if attempt < allocation.attempt => Proof::Meaningless,
         Some(allocation) if attempt == allocation.attempt => {
-            let is_elsewhere = !allocation.nodes.iter().any(|allocated| *allocated == node.name);
+            let is_elsewhere = !allocation.nodes.contains(&node.name);
             if is_elsewhere || has_pods_gone(&light, attempt) { Proof::Meaningless } else { Proof::Needed }
         }
         Some(_) | None if will_never_start(&live) => Proof::Meaningless,
