@@ -253,3 +253,66 @@ pub fn wire_reason(reason: RetireReason) -> WireRetire {
         RetireReason::Failed => WireRetire::Failed,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn node(status: &Value) -> LightNode {
+        let node: ClusterNode = serde_json::from_value(json!({
+            "apiVersion": "trainyard.dev/v1alpha1", "kind": "ClusterNode",
+            "metadata": {"name": "n1", "namespace": "ml", "uid": "u1", "resourceVersion": "7",
+                         "creationTimestamp": "2030-01-01T00:00:00Z"},
+            "spec": {"cluster": {"name": "c", "uid": "c1"}, "ordinal": 1, "engine": {},
+                     "vmSize": {"sizeName": "S", "vcpus": 1, "memory": "1Gi"},
+                     "taint": {"key": "k", "effect": "NoSchedule"}},
+            "status": status,
+        }))
+        .expect("a ClusterNode");
+        LightNode::of(&node).expect("it has all metadata")
+    }
+
+    fn condition(kind: &str, status: &str, since: &str) -> Value {
+        json!({"type": kind, "status": status, "reason": "R", "message": "", "lastTransitionTime": since})
+    }
+
+    #[test]
+    fn a_machine_that_works_while_somebody_deletes_it_has_not_failed() {
+        let node = node(&json!({
+            "state": "Running", "reason": "MachineDeleted", "firstReadyTime": "2030-01-01T00:05:00Z",
+            "conditions": [condition("Ready", "False", "2030-01-01T01:00:00Z")],
+        }));
+        assert_eq!((node.machine, node.failure.clone()), (Machine::NotReady, None));
+        assert!(!node.takes_runs());
+    }
+
+    #[test]
+    fn a_failure_counts_from_when_it_was_recorded_and_not_from_the_request() {
+        let node = node(&json!({
+            "state": "Failed", "reason": "LaunchTimeout", "message": "not launched within 15 min",
+            "requestedTime": "2030-01-01T00:00:10Z",
+            "conditions": [condition("Launched", "False", "2030-01-01T00:15:10Z"),
+                           condition("Ready", "False", "2030-01-01T00:00:10Z")],
+        }));
+        let failure = node.failure.expect("a failure");
+        assert_eq!(failure.cause, FailureCause::Timeout);
+        assert_eq!(failure.at.to_string(), "2030-01-01T00:15:10Z");
+    }
+
+    #[test]
+    fn a_node_takes_runs_only_while_it_is_ready_and_neither_leaves_nor_is_deleted() {
+        let ready = json!({
+            "state": "Idle", "reason": "Ready", "firstReadyTime": "2030-01-01T00:05:00Z",
+            "nodeName": "vm1", "nodeUID": "vm1-uid",
+            "conditions": [condition("Ready", "True", "2030-01-01T00:05:00Z")],
+        });
+        let ready = node(&ready);
+        assert!(ready.takes_runs());
+        let retired = Retired { at: ready.created, reason: RetireReason::Idle };
+        assert!(!LightNode { retired: Some(retired), ..ready.clone() }.takes_runs());
+        assert!(!LightNode { released: true, ..ready.clone() }.takes_runs());
+        assert!(!LightNode { deleted: true, ..ready.clone() }.takes_runs());
+        assert!(!LightNode { node: None, ..ready }.takes_runs());
+    }
+}

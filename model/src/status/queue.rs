@@ -152,8 +152,8 @@ mod tests {
 
     #[test]
     fn what_the_next_plan_needs_is_told_apart_from_what_people_read() {
-        let hold = Hold { until: Timestamp::UNIX_EPOCH, count: 1, reason: HoldReason::CapacityHold };
-        let held = RunReport { hold: Some(hold), ..report(1, 3) };
+        let until = Hold { until: Timestamp::UNIX_EPOCH, count: 1, reason: HoldReason::CapacityHold };
+        let held = RunReport { hold: Some(until), ..report(1, 3) };
         assert_eq!(change(Some(&queue_entry(&report(1, 3))), &held), Change::Remembered);
         assert_eq!(change(None, &report(1, 3)), Change::Shown);
         let asked = RunReport { gang_since: Some(Timestamp::UNIX_EPOCH), ..report(1, 3) };

@@ -4,7 +4,7 @@
 //! node is read again, and the claim is only tried again if its spec is unchanged and it is still ready. If any claim
 //! cannot be had, those already written stay, and the next plan drops them: undoing here would be a decision.
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 use kube::Api;
 use serde_json::json;
 use trainyard_api::{
@@ -14,7 +14,7 @@ use trainyard_api::{
     run_status::{AllocatedNode, Allocation},
 };
 use trainyard_model::snapshot::{
-    node::{LightNode, wire_capacity},
+    node::{LightNode, planner_capacity, wire_capacity},
     run::{LightRun, Standing},
 };
 use trainyard_planner::{Capacity, NodeName, RunId};
@@ -49,7 +49,8 @@ pub async fn allocate(
         };
         claim_node(context, scope, node, claim)
     });
-    let allocated = try_join_all(claims).await?;
+    // All are awaited, also when one of them fails: what they wrote is known then.
+    let allocated = join_all(claims).await.into_iter().collect::<Result<Vec<_>, _>>()?;
     let allocation = Allocation { attempt: attempt as i32, nodes: allocated, directive: None };
     write_allocation(context, light, &allocation).await
 }
@@ -71,11 +72,16 @@ async fn claim_node(
         if light.claims.contains(&claim) {
             return Ok(allocated);
         }
+        if !has_room(&light, &claim) {
+            return Err(moved_on(format!("ClusterNode {node}")));
+        }
         let mut claims = light.claims.clone();
         claims.push(claim.clone());
         match write_claims(context, &api, &light, &claims, None).await {
             Ok(written) => {
-                written.into_iter().for_each(|written| scope.note(written));
+                if let Some(written) = written {
+                    scope.note(written);
+                }
                 return Ok(allocated);
             }
             Err(error) if error.kind() == ErrorKind::Conflict => {
@@ -89,6 +95,14 @@ async fn claim_node(
         }
     }
     Err(moved_on(format!("ClusterNode {node}")))
+}
+
+/// Whether the node can hold one more claim. The plan says so, and counts on claims that it drops first; one that could
+/// not be dropped is still there, on the very version that the plan was made from.
+fn has_room(light: &LightNode, claim: &Claim) -> bool {
+    let taken = light.claims.iter().map(|claim| planner_capacity(&claim.share));
+    let free = taken.fold(light.capacity.clone(), |left, share| left.minus(&share));
+    free.holds(&planner_capacity(&claim.share))
 }
 
 /// Replaces the list of claims, and `idleSince` with it, on the version that `light` was read at. Returns the node as

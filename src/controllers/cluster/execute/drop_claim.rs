@@ -35,12 +35,20 @@ pub async fn drop_claim(
     basis: DropBasis,
 ) -> Result<(), Error> {
     let light = scope.node(node)?;
-    match prove(context, scope, &light, run, attempt, basis).await? {
-        Proof::Meaningless => {}
-        Proof::Needed => return Err(moved_on(format!("Run {run}"))),
-        // The allocation of this very plan decides about that attempt; the claim goes when it is written.
-        Proof::NotAllocated(_) if scope.is_being_allocated(run) => return Ok(()),
-        Proof::NotAllocated(live) => withdraw(context, &live, attempt).await?,
+    let mut tries = 0;
+    loop {
+        match prove(context, scope, &light, run, attempt, basis).await? {
+            Proof::Meaningless => break,
+            Proof::Needed => return Err(moved_on(format!("Run {run}"))),
+            // The allocation of this very plan decides about that attempt; the claim goes when it is written.
+            Proof::NotAllocated(_) if scope.is_being_allocated(run) => return Ok(()),
+            Proof::NotAllocated(live) => match withdraw(context, &live, attempt).await {
+                Ok(()) => break,
+                // Perhaps for another node of the same attempt, by this very plan.
+                Err(error) if error.kind() == ErrorKind::Conflict && tries < 2 => tries += 1,
+                Err(error) => return Err(error),
+            },
+        }
     }
     let api: Api<ClusterNode> = Api::namespaced(context.client.clone(), &light.namespace);
     match without(context, &api, &light, run, attempt).await {

@@ -76,6 +76,8 @@ async fn has_live_pod(context: &Context, node: &LightNode) -> Result<bool, Error
 async fn write(context: &Context, scope: &Scope, light: &LightNode, fields: &Value) -> Result<(), Error> {
     let api: Api<ClusterNode> = Api::namespaced(context.client.clone(), &light.namespace);
     let written = apply::merge(&api, &seen(light), FieldManager::ClusterNodeIntent.as_str(), fields).await?;
-    remember(context, &written).into_iter().for_each(|written| scope.note(written));
+    if let Some(written) = remember(context, &written) {
+        scope.note(written);
+    }
     Ok(())
 }

@@ -18,13 +18,12 @@ enum Sleeps {
 
 /// Plays a story with operator `a` held at its `nth` write. Returns the world, and whether there was such a write.
 async fn story(nth: usize, when: When, sleeps: Sleeps) -> (World, bool) {
-    let world = World::new();
+    let world = World::with_max_nodes(3);
     let _a = world.start("a");
     let mut held = None;
     let (mut passed, mut turns) = (0, 0);
     world.submit("r1", 2);
-    world.submit("r2", 3);
-    world.submit("r3", 1);
+    world.submit("r2", 2);
     let own = || Matching::writes().agent("a");
     let mut gate = world.server.pause(own(), when);
     loop {
@@ -95,17 +94,17 @@ async fn a_leader_that_wakes_when_all_is_over_breaks_nothing() {
     pause_around_every_write(When::Before, Sleeps::ToTheEnd).await;
 }
 
-/// A world with two idle nodes, and operator `a` about to write the allocation of `r1` on them.
-async fn about_to_allocate() -> (World, super::world::Process, Gate) {
+/// A world with so many idle nodes, and operator `a` about to write the allocation of `r1` on all of them.
+async fn about_to_allocate(nodes: i32) -> (World, super::world::Process, Gate) {
     let mut world = World::new();
     world.work = 6;
     let a = world.start("a");
-    world.submit("warm", 2);
+    world.submit("warm", nodes);
     world.until_done().await;
     world.turn().await;
     let commit = Matching::writes().agent("a").resource("runs/status").name("r1");
     let gate = world.server.pause(commit, When::Before);
-    world.submit("r1", 2);
+    world.submit("r1", nodes);
     world.turn().await;
     tokio::time::timeout(Duration::from_secs(5), gate.reached()).await.expect("the nodes are claimed for r1");
     assert!(world.nodes().iter().all(|node| node.spec.claims.len() == 1), "{}", world.shown());
@@ -114,13 +113,15 @@ async fn about_to_allocate() -> (World, super::world::Process, Gate) {
 
 #[tokio::test(start_paused = true)]
 async fn a_claim_is_not_taken_from_an_allocation_that_is_written_meanwhile() {
-    let (world, _a, commit) = about_to_allocate().await;
+    let (world, _a, commit) = about_to_allocate(1).await;
     // Another operator wants the nodes for somebody else. It has read that r1 has no allocation, and sleeps.
-    world.submit_urgent("urgent", 2);
+    world.submit_urgent("urgent", 1);
     world.runs_turn();
-    let drops = world.server.pause(Matching::writes().agent("b"), When::Before);
+    let dropping = world.server.pause(Matching::writes().agent("b"), When::Before);
     let _b = world.start("b");
-    tokio::time::timeout(Duration::from_secs(5), drops.reached()).await.expect("b wants to take the claims");
+    tokio::time::timeout(Duration::from_secs(5), dropping.reached())
+        .await
+        .expect("b wants to take the claim");
     commit.release();
     world.turns(3).await;
     assert!(
@@ -128,7 +129,7 @@ async fn a_claim_is_not_taken_from_an_allocation_that_is_written_meanwhile() {
         "{}",
         world.shown()
     );
-    drops.release();
+    dropping.release();
     world.until_done().await;
     world.until_empty().await;
     world.assert_all_completed(1);
@@ -136,7 +137,7 @@ async fn a_claim_is_not_taken_from_an_allocation_that_is_written_meanwhile() {
 
 #[tokio::test(start_paused = true)]
 async fn an_allocation_is_not_written_when_its_claims_were_taken_meanwhile() {
-    let (world, _a, commit) = about_to_allocate().await;
+    let (world, _a, commit) = about_to_allocate(2).await;
     world.submit_urgent("urgent", 2);
     world.runs_turn();
     let _b = world.start("b");
@@ -150,7 +151,7 @@ async fn an_allocation_is_not_written_when_its_claims_were_taken_meanwhile() {
 
 #[tokio::test(start_paused = true)]
 async fn a_run_suspended_between_its_claims_and_its_allocation_gives_its_nodes_back() {
-    let (world, _a, commit) = about_to_allocate().await;
+    let (world, _a, commit) = about_to_allocate(2).await;
     world.edit_run("r1", |run| run.spec.suspend = true);
     let _b = world.start("b");
     world.turns(4).await;

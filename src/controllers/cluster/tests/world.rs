@@ -29,12 +29,13 @@ use crate::telemetry::readiness::Readiness;
 pub const NAMESPACE: &str = "ml";
 pub const CLUSTER: &str = "nc6";
 
-/// The world, with one Cluster `nc6` of at most 4 machines.
+/// The world, with one Cluster `nc6`.
 pub struct World {
     pub server: FakeServer,
     pub clock: TokioClock,
     /// How many turns an attempt takes.
     pub work: i64,
+    max_nodes: i32,
 }
 
 /// A running operator process. Dropped, it is as if killed.
@@ -43,9 +44,14 @@ pub struct Process {
 }
 
 impl World {
+    /// With a Cluster of at most 4 machines.
     pub fn new() -> Self {
+        Self::with_max_nodes(4)
+    }
+
+    pub fn with_max_nodes(max_nodes: i32) -> Self {
         let server = FakeServer::new().collecting_garbage();
-        let world = Self { server, clock: TokioClock::default(), work: 2 };
+        let world = Self { server, clock: TokioClock::default(), work: 2, max_nodes };
         world.put::<VmSize>(&json!({
             "metadata": {"name": "standard-nc6s-v3"},
             "spec": {"sizeName": "Standard_NC6s_v3", "family": "NCv3", "vcpus": 6, "memory": "112Gi",
@@ -63,7 +69,7 @@ impl World {
     pub fn put_cluster(&self) {
         self.put::<Cluster>(&json!({
             "metadata": {"name": CLUSTER, "namespace": NAMESPACE},
-            "spec": {"vmSize": "Standard_NC6s_v3", "scale": {"maxNodes": 4, "idleSecondsBeforeScaleDown": 20}},
+            "spec": {"vmSize": "Standard_NC6s_v3", "scale": {"maxNodes": self.max_nodes, "idleSecondsBeforeScaleDown": 20}},
         }));
     }
 
