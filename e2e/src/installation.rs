@@ -1,4 +1,4 @@
-//! trainyard on a control plane, as its users install it: both charts, and the operator under the ServiceAccount of the
+//! trainyard on a control plane, as its users install it: both charts, and the operator under the `ServiceAccount` of the
 //! chart and nothing more. The operator is a process of this machine, not a pod, so that it can be killed and stopped.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::controlplane::{ControlPlane, Process, ProcessSpec, binary, eventually
 
 /// Namespace of the operator.
 pub const NAMESPACE: &str = "trainyard-system";
-/// Release name of the chart, and so the name of the operator's ServiceAccount.
+/// Release name of the chart, and so the name of the operator's `ServiceAccount`.
 pub const RELEASE: &str = "trainyard";
 
 /// The folder of the checkout.
@@ -36,12 +36,7 @@ pub fn kubectl_with_input(plane: &ControlPlane, args: &[&str], input: &str) -> R
 
 /// Installs CRDs, roles, sizes and the class of the local control plane. The chart's Deployment gets no replica.
 pub async fn install(plane: &ControlPlane) -> Result<()> {
-    let crds = render("trainyard-crds", &[])?;
-    kubectl_with_input(plane, &["apply", "--server-side", "-f", "-"], &crds)?;
-    let mut established: Vec<String> =
-        ["wait", "--for=condition=Established", "--timeout=30s"].map(ToOwned::to_owned).to_vec();
-    established.extend(trainyard_api::all_crds().iter().map(|crd| format!("crd/{}", crd.name_any())));
-    kubectl(plane, &established.iter().map(String::as_str).collect::<Vec<_>>())?;
+    install_crds(plane)?;
     kubectl_with_input(
         plane,
         &["apply", "-f", "-"],
@@ -51,6 +46,17 @@ pub async fn install(plane: &ControlPlane) -> Result<()> {
     kubectl_with_input(plane, &["apply", "--server-side", "-f", "-"], &chart)?;
     let class = checkout().join("deploy/local/provisioning-class.yaml");
     kubectl(plane, &["apply", "-f", &class.display().to_string()])?;
+    Ok(())
+}
+
+/// Installs the CRDs and waits until they are served.
+pub fn install_crds(plane: &ControlPlane) -> Result<()> {
+    let crds = render("trainyard-crds", &[])?;
+    kubectl_with_input(plane, &["apply", "--server-side", "-f", "-"], &crds)?;
+    let mut established: Vec<String> =
+        ["wait", "--for=condition=Established", "--timeout=30s"].map(ToOwned::to_owned).to_vec();
+    established.extend(trainyard_api::all_crds().iter().map(|crd| format!("crd/{}", crd.name_any())));
+    kubectl(plane, &established.iter().map(String::as_str).collect::<Vec<_>>())?;
     Ok(())
 }
 
@@ -85,11 +91,12 @@ impl Operator {
             &format!("operator-{index}"),
             "--listen",
             &format!("127.0.0.1:{port}"),
-            "--log-level",
-            "info,trainyard=debug",
         ]
         .map(ToOwned::to_owned)
         .to_vec();
+        if !args.contains(&"--log-level") {
+            arguments.extend(["--log-level", "info,trainyard=debug"].map(ToOwned::to_owned));
+        }
         arguments.extend(args.iter().map(|arg| (*arg).to_owned()));
         let spec = ProcessSpec {
             name: format!("operator-{index}"),

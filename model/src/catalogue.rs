@@ -85,7 +85,7 @@ pub fn resolve(
         },
         taint: Taint {
             key: class.spec.taint.key.clone(),
-            value: class.spec.taint.value.clone().unwrap_or_else(|| name_of(&cluster.metadata.name)),
+            value: class.spec.taint.value.clone().unwrap_or_else(|| name_of(cluster.metadata.name.as_ref())),
             effect: class.spec.taint.effect,
         },
         tolerations: class.spec.tolerations.clone(),
@@ -112,7 +112,7 @@ fn find_size<'a>(cluster: &Cluster, sizes: &[&'a VmSize]) -> Result<&'a VmSize, 
         ),
         [size] => check_size(cluster, size),
         many => {
-            let names: Vec<String> = many.iter().map(|size| name_of(&size.metadata.name)).collect();
+            let names: Vec<String> = many.iter().map(|size| name_of(size.metadata.name.as_ref())).collect();
             refuse(
                 ClusterErrorCode::VmSizeAmbiguous,
                 format!(
@@ -182,13 +182,13 @@ fn find_class<'a>(
                 .to_owned(),
         ),
         many => {
-            let names: Vec<String> = many.iter().map(|class| name_of(&class.metadata.name)).collect();
+            let marked: Vec<String> = many.iter().map(|class| name_of(class.metadata.name.as_ref())).collect();
             refuse(
                 ClusterErrorCode::ManyDefaultProvisioningClasses,
                 format!(
                     "spec.provisioningClass is not written and the ProvisioningClasses {} are all marked as the \
                      default. An administrator must unmark all but one.",
-                    names.join(", ")
+                    marked.join(", ")
                 ),
             )
         }
@@ -202,7 +202,7 @@ fn engine(class: &ProvisioningClass) -> Result<&KarpenterEngine, Refusal> {
             ClusterErrorCode::ProvisioningClassInvalid,
             format!(
                 "ProvisioningClass {} names no engine that this version of trainyard has: write spec.karpenter.",
-                name_of(&class.metadata.name)
+                name_of(class.metadata.name.as_ref())
             ),
         ),
     }
@@ -211,13 +211,13 @@ fn engine(class: &ProvisioningClass) -> Result<&KarpenterEngine, Refusal> {
 /// The reference to a class as status records it.
 pub fn reference(class: &ProvisioningClass) -> ProvisioningClassRef {
     ProvisioningClassRef {
-        name: name_of(&class.metadata.name),
+        name: name_of(class.metadata.name.as_ref()),
         uid: class.metadata.uid.clone().unwrap_or_default(),
     }
 }
 
-fn name_of(name: &Option<String>) -> String {
-    name.clone().unwrap_or_default()
+fn name_of(name: Option<&String>) -> String {
+    name.cloned().unwrap_or_default()
 }
 
 /// The share of a machine's cpu and memory that every provider's reservation for the system leaves. Since a claim names

@@ -147,8 +147,8 @@ impl<K: Key> Queue<K> {
     }
 
     /// Something will have happened to `key` by `when`.
-    pub fn trigger_at(&self, key: K, when: Timestamp) {
-        self.lock().wakes.ask(&key, when);
+    pub fn trigger_at(&self, key: &K, when: Timestamp) {
+        self.lock().wakes.ask(key, when);
         self.shared.changed.notify_one();
     }
 

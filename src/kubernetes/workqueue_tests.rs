@@ -149,7 +149,7 @@ async fn a_wake_up_asked_for_from_outside_stays_until_it_fires_and_the_earliest_
     let fixture = fixture(4);
     fixture.spawn();
     for seconds in [40, 20, 60] {
-        fixture.queue.trigger_at("a", fixture.at(seconds));
+        fixture.queue.trigger_at(&"a", fixture.at(seconds));
     }
     fixture.queue.trigger("a");
     assert_eq!(fixture.runs_within(300).await, [("a", 0), ("a", 20)]);

@@ -45,6 +45,12 @@ impl FakeServer {
         self.lock().store.objects.values().cloned().collect()
     }
 
+    /// Every change since the last [`FakeServer::compact`], in order: what the object was and is. One side is absent at
+    /// creation and removal.
+    pub fn changes(&self) -> Vec<(Option<Value>, Option<Value>)> {
+        self.lock().store.history.iter().map(|event| (event.before.clone(), event.after.clone())).collect()
+    }
+
     /// Writes an object as it is, status included, whether it exists or not. Keeps the UID and creation time of one
     /// that exists, gives new ones otherwise, and counts the generation.
     pub fn put<K>(&self, object: &K) -> K

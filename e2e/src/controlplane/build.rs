@@ -2,7 +2,7 @@
 //!
 //! In: the folders under `e2e/controlplane/`, one Go module per tool family with exact versions in `go.mod` and
 //! `go.sum` (in a shared one the families' requirements pull each other to versions that do not compile). Out: the
-//! programs in [`bin_folder`](super::binaries::bin_folder), beside them `assets/` (Karpenter's CRDs, kwok's stages of
+//! programs in [`bin_folder`], beside them `assets/` (Karpenter's CRDs, kwok's stages of
 //! nodes) and `stamps/`. A family whose sources and settings have not changed since its stamp is skipped. Needs Go, and
 //! the network or a filled module cache.
 

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
-use std::time::Instant;
 
+use tokio::time::Instant;
 use trainyard_api::cluster_node::NodeState;
 use trainyard_api::run_status::RunPhase;
 

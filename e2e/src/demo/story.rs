@@ -12,6 +12,10 @@ use super::observe::Look;
 
 /// What has been seen so far.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one thing that must be seen; they depend on nothing"
+)]
 pub struct Story {
     nodes_seen: BTreeSet<String>,
     preparing_seen: bool,

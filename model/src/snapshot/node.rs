@@ -138,17 +138,26 @@ fn machine(node: &ClusterNode) -> Machine {
     }
 }
 
-/// The failure the node controller recorded, if it did.
+/// The failure the node controller recorded, if it did. A machine that works and is about to be deleted by somebody has
+/// a reason, and has not failed yet: its runs are let finish where they can.
 fn failure(node: &ClusterNode, created: Timestamp) -> Option<Failure> {
     let status = node.status.as_ref()?;
+    if !matches!(machine(node), Machine::Failed | Machine::Gone) {
+        return None;
+    }
     let cause = failure_cause(status.reason?)?;
+    // Conditions change when the failure is recorded. Its back-off counts from then: a machine that never came within its
+    // limit was asked for long before.
+    let recorded = status.conditions.iter().map(|condition| condition.last_transition_time.0).max();
     Some(Failure {
         cause,
         at: status
-            .gone_time
+            .not_ready_since
             .as_ref()
-            .or(status.not_ready_since.as_ref())
-            .map_or_else(|| status.requested_time.as_ref().map_or(created, |time| time.0), |time| time.0),
+            .map(|time| time.0)
+            .or(recorded)
+            .or(status.gone_time.as_ref().map(|time| time.0))
+            .unwrap_or(created),
         message: status.message.clone().unwrap_or_default(),
     })
 }

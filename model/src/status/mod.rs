@@ -1,7 +1,7 @@
 //! The planner's report as status: what is written, and when it is worth a write.
 //!
-//! * [`pool`]: `Cluster.status`.
-//! * [`queue`]: `Run.status.queue`.
+//! * [`pool`] makes `Cluster.status`.
+//! * [`queue`] makes `Run.status.queue`.
 
 pub mod pool;
 pub mod queue;

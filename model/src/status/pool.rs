@@ -33,9 +33,10 @@ pub fn cluster_status(
     let generation = cluster.metadata.generation;
     let allocation_state = if report.resizing { AllocationState::Resizing } else { AllocationState::Steady };
     let errors = errors(&before.errors, report, catalogue.err(), now);
+    let health = health(report, catalogue.err());
     let allocation_changed = before.allocation_state != Some(allocation_state);
     ClusterStatus {
-        provisioning_state: Some(provisioning_state(cluster, report.health)),
+        provisioning_state: Some(provisioning_state(cluster, health.0)),
         allocation_state: Some(allocation_state),
         allocation_state_transition_time: if allocation_changed {
             Some(Time(now))
@@ -45,7 +46,7 @@ pub fn cluster_status(
         current_node_count: report.current_nodes as i32,
         target_node_count: report.target_nodes as i32,
         node_state_counts: counts(report.counts),
-        conditions: conditions(&before.conditions, report, &errors, generation, now),
+        conditions: conditions(&before.conditions, health, &errors, generation, now),
         errors,
         queue: ClusterQueue {
             queued: report.queued as i32,
@@ -61,6 +62,18 @@ pub fn cluster_status(
             .map(|resolved| resolved.class.clone())
             .or(before.provisioning_class),
         observed_generation: generation,
+    }
+}
+
+/// A Cluster without a size or class that has no node yet is of no use before somebody acts, whether or not a run waits:
+/// a typing error is said when it is made. One that has nodes goes on with them, and is what the planner says.
+fn health(report: &PoolReport, refusal: Option<&Refusal>) -> (PoolHealth, String) {
+    match refusal {
+        Some(refusal) if report.current_nodes == 0 && report.health != PoolHealth::Deleting => {
+            let text = format!("no nodes can be asked for ({}): {}", refusal.code, refusal.message);
+            (PoolHealth::Blocked, text)
+        }
+        _ => (report.health, report.message.clone()),
     }
 }
 
@@ -143,19 +156,19 @@ fn errors(
 
 fn conditions(
     before: &[Condition],
-    report: &PoolReport,
+    (health, message): (PoolHealth, String),
     errors: &[ClusterError],
     generation: Option<i64>,
     now: Timestamp,
 ) -> Vec<Condition> {
     // Ready is Unknown while work is under way and False only when a person must act: that is what kstatus, Flux and
     // Argo CD take for "in progress" and "failed".
-    let ready = match report.health {
+    let ready = match health {
         PoolHealth::Steady => ConditionStatus::True,
         PoolHealth::Resizing | PoolHealth::BackingOff | PoolHealth::Deleting => ConditionStatus::Unknown,
         PoolHealth::Blocked => ConditionStatus::False,
     };
-    let reason = match (report.health, errors.first()) {
+    let reason = match (health, errors.first()) {
         (PoolHealth::Blocked | PoolHealth::BackingOff, Some(error)) => error.code.as_str(),
         (PoolHealth::Blocked, None) => "Blocked",
         (PoolHealth::BackingOff, None) => "BackingOff",
@@ -164,8 +177,7 @@ fn conditions(
         (PoolHealth::Deleting, _) => "Deleting",
     };
     let mut after = before.to_vec();
-    let condition =
-        |kind, status| Condition::new(kind, status, reason, &report.message, now).observed(generation);
+    let condition = |kind, status| Condition::new(kind, status, reason, &message, now).observed(generation);
     conditions::set(&mut after, condition(ClusterCondition::Ready, ready));
     match ready {
         ConditionStatus::Unknown => {

@@ -31,7 +31,10 @@ pub fn queue_entry(report: &RunReport) -> RunQueue {
 ///
 /// The sentence is made only where it is compared: near the front of the queue.
 pub fn change(written: Option<&RunQueue>, report: &RunReport) -> Change {
-    let Some(written) = written else { return Change::Shown };
+    let Some(written) = written else {
+        let remembers = report.gang_since.is_some() || report.hold.is_some();
+        return if remembers { Change::Remembered } else { Change::Shown };
+    };
     let gang_since = written.gang_since.as_ref().map(|time| time.0);
     if gang_since != report.gang_since || written.hold != report.hold.as_ref().map(wire_hold) {
         return Change::Remembered;
@@ -153,6 +156,8 @@ mod tests {
         let held = RunReport { hold: Some(hold), ..report(1, 3) };
         assert_eq!(change(Some(&queue_entry(&report(1, 3))), &held), Change::Remembered);
         assert_eq!(change(None, &report(1, 3)), Change::Shown);
+        let asked = RunReport { gang_since: Some(Timestamp::UNIX_EPOCH), ..report(1, 3) };
+        assert_eq!(change(None, &asked), Change::Remembered, "also when it is the first entry");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::observe::Scope;
 use super::{CONCURRENT_WRITES, Context, Outcome};
 use crate::kubernetes::apply::{self, Creation, DeleteIf, Seen};
 use crate::kubernetes::error::{Error, Verb};
-use crate::kubernetes::read;
+use crate::kubernetes::read::{self, Selection};
 
 /// Carries out `plan.afterwards`.
 pub async fn afterwards(context: &Context, scope: &Scope, plan: &Plan) -> Outcome {
@@ -75,7 +75,7 @@ async fn request_node(
         // Of this name there is only ever one, so one that exists is this one from a reply that was lost.
         Creation::Created(written) | Creation::AlreadyExists(written) => {
             if let Some(light) = LightNode::of(&written) {
-                context.memory.node_written(light, context.clock.now());
+                context.memory.node_created(light, context.clock.now());
             }
         }
     }
@@ -86,8 +86,8 @@ async fn request_node(
 /// machine of its predecessor.
 pub fn cluster_node_name(cluster: &str, uid: &str, ordinal: i64) -> String {
     let digest = Sha256::digest(uid.as_bytes());
-    let short: String = digest.iter().take(3).map(|byte| format!("{byte:02x}")).collect();
-    format!("{cluster}-{short}-{ordinal}")
+    let [a, b, c] = [digest[0], digest[1], digest[2]];
+    format!("{cluster}-{a:02x}{b:02x}{c:02x}-{ordinal}")
 }
 
 fn cluster_node(
@@ -142,7 +142,10 @@ fn cluster_node(
 async fn forget(context: &Context, scope: &Scope, node: &NodeName) -> Result<(), Error> {
     let Some(light) = scope.nodes.get(&node.0) else { return Ok(()) };
     let api: Api<ClusterNode> = Api::namespaced(context.client.clone(), &light.namespace);
-    let Some(fresh) = read::get(&api, &light.name).await? else { return Ok(()) };
+    let Some(fresh) = read::get(&api, &light.name).await? else {
+        context.memory.node_gone(&light.namespace, &light.name);
+        return Ok(());
+    };
     let gone = fresh.status.as_ref().is_some_and(|status| status.gone_time.is_some());
     if fresh.metadata.uid.as_deref() != Some(light.uid.as_str()) || !fresh.spec.claims.is_empty() || !gone {
         return Err(Error::Changed { verb: Verb::Delete, target: format!("ClusterNode {node}") });
@@ -151,11 +154,19 @@ async fn forget(context: &Context, scope: &Scope, node: &NodeName) -> Result<(),
         apply::delete(&api, &Seen::of(&fresh)?, DeleteIf::Unchanged, None).await?;
     }
     apply::remove_finalizer(&api, &fresh, Finalizer::ClusterNode.as_str()).await?;
+    context.memory.node_gone(&light.namespace, &light.name);
     Ok(())
 }
 
 async fn release_finalizer(context: &Context, scope: &Scope) -> Result<(), Error> {
     let Some(cluster) = &scope.cluster else { return Ok(()) };
+    // That no node is left is only believed from a live list: the cache may lag behind what another process made.
+    let nodes: Api<ClusterNode> = Api::namespaced(context.client.clone(), &scope.key.namespace);
+    let uid = cluster.metadata.uid.clone().unwrap_or_default();
+    let of_cluster = Selection::all().labels(format!("{}={uid}", labels::CLUSTER_UID));
+    if !read::list(&nodes, &of_cluster).await?.is_empty() {
+        return Err(Error::Changed { verb: Verb::Patch, target: format!("Cluster {}", scope.key) });
+    }
     let api: Api<Cluster> = Api::namespaced(context.client.clone(), &scope.key.namespace);
     apply::remove_finalizer(&api, &**cluster, Finalizer::Cluster.as_str()).await?;
     Ok(())

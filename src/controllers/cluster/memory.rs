@@ -13,16 +13,21 @@ use trainyard_model::snapshot::{node::LightNode, run::LightRun};
 
 use crate::kubernetes::key::ObjectKey;
 
-/// Longest time a written object is believed in without the watch showing it: longer than a watch lags as a rule, and
-/// short enough that an object that was deleted at once is not planned with for long.
+/// Longest time an object that this process created is believed in without the watch showing it and without a look at
+/// the API server: longer than a watch lags as a rule, and short enough that an object that was deleted at once is not
+/// planned with for long.
 const BELIEVED_FOR: SignedDuration = SignedDuration::from_secs(5);
+
+/// Longest time a newer version of an object that the watch does show is kept: longer than a watch whose connection has
+/// died in silence takes to notice. A version that was written is never wrong, only some day of no use.
+const KEPT_FOR: SignedDuration = SignedDuration::from_mins(2);
 
 /// The newest versions this process has written.
 #[derive(Default)]
 pub struct Memory {
-    nodes: Mutex<HashMap<ObjectKey, (Timestamp, Arc<LightNode>)>>,
-    runs: Mutex<HashMap<ObjectKey, (Timestamp, Arc<LightRun>)>>,
-    clusters: Mutex<HashMap<ObjectKey, (Timestamp, Arc<Cluster>)>>,
+    nodes: Written<LightNode>,
+    runs: Written<LightRun>,
+    clusters: Written<Cluster>,
     /// When a Cluster's status was last written for show.
     pub shown: Mutex<HashMap<ObjectKey, Timestamp>>,
     /// Allowance of queue entries to write, per Cluster.
@@ -58,23 +63,61 @@ impl Versioned for Cluster {
     }
 }
 
+/// One object as it was written.
+struct Entry<V> {
+    since: Timestamp,
+    value: Arc<V>,
+    /// Made by this process, and not shown by the watch since.
+    is_new: bool,
+}
+
+type Written<V> = Mutex<HashMap<ObjectKey, Entry<V>>>;
+
+/// The nodes of one Cluster as far as this process knows.
+pub struct Newest {
+    /// Each in its newest known version.
+    pub nodes: Vec<Arc<LightNode>>,
+    /// Created by this process, and not shown by the watch for so long that only a look can tell whether they are there.
+    pub doubtful: Vec<Arc<LightNode>>,
+    /// When the first of those that the watch does not show becomes doubtful.
+    pub doubtful_at: Option<Timestamp>,
+}
+
 impl Memory {
+    /// Remembers a node that this process created.
+    pub fn node_created(&self, node: LightNode, now: Timestamp) {
+        let key = ObjectKey::namespaced(&node.namespace, &node.name);
+        remember(&self.nodes, key, node, true, now);
+    }
+
     /// Remembers a node as it was written.
     pub fn node_written(&self, node: LightNode, now: Timestamp) {
         let key = ObjectKey::namespaced(&node.namespace, &node.name);
-        remember(&self.nodes, key, node, now);
+        remember(&self.nodes, key, node, false, now);
+    }
+
+    /// A node is not there any more.
+    pub fn node_gone(&self, namespace: &str, name: &str) {
+        lock(&self.nodes).remove(&ObjectKey::namespaced(namespace, name));
     }
 
     /// Remembers a run as it was written.
     pub fn run_written(&self, run: LightRun, now: Timestamp) {
         let key = ObjectKey::namespaced(&run.id.namespace, &run.id.name);
-        remember(&self.runs, key, run, now);
+        remember(&self.runs, key, run, false, now);
     }
 
     /// Remembers a Cluster as it was written.
     pub fn cluster_written(&self, cluster: Cluster, now: Timestamp) {
         let key = ObjectKey::of(&cluster);
-        remember(&self.clusters, key, cluster, now);
+        remember(&self.clusters, key, cluster, false, now);
+    }
+
+    /// Forgets what is kept for one Cluster of which nothing is left.
+    pub fn cluster_gone(&self, key: &ObjectKey) {
+        lock(&self.clusters).remove(key);
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.queue_writes.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
     /// The nodes of one Cluster: the cached ones, each in its newest known version, and those created since.
@@ -83,70 +126,140 @@ impl Memory {
         cached: Vec<Arc<LightNode>>,
         of: impl Fn(&LightNode) -> bool,
         now: Timestamp,
-    ) -> Vec<Arc<LightNode>> {
+    ) -> Newest {
         let name = |node: &LightNode| ObjectKey::namespaced(&node.namespace, &node.name);
-        newest(&self.nodes, cached, name, of, now)
+        let mut nodes = newest(&self.nodes, cached, name, now);
+        let mut shown: Vec<ObjectKey> = nodes.iter().map(|node| name(node)).collect();
+        shown.sort_unstable();
+        let (mut doubtful, mut doubtful_at) = (Vec::new(), None::<Timestamp>);
+        for (key, entry) in lock(&self.nodes).iter() {
+            if !entry.is_new || shown.binary_search(key).is_ok() || !of(&entry.value) {
+                continue;
+            }
+            let until = entry.since.checked_add(BELIEVED_FOR).unwrap_or(Timestamp::MAX);
+            if until <= now {
+                doubtful.push(Arc::clone(&entry.value));
+            } else {
+                nodes.push(Arc::clone(&entry.value));
+                doubtful_at = Some(doubtful_at.map_or(until, |first| first.min(until)));
+            }
+        }
+        Newest { nodes, doubtful, doubtful_at }
     }
 
     /// The runs of one Cluster, each in its newest known version. One that the cache does not show (any more) is
     /// left out: a watch by phase drops finished runs.
     pub fn newest_runs(&self, cached: Vec<Arc<LightRun>>, now: Timestamp) -> Vec<Arc<LightRun>> {
         let name = |run: &LightRun| ObjectKey::namespaced(&run.id.namespace, &run.id.name);
-        newest(&self.runs, cached, name, |_| false, now)
+        newest(&self.runs, cached, name, now)
     }
 
     /// A Cluster in its newest known version.
     pub fn newest_cluster(&self, cached: Arc<Cluster>, now: Timestamp) -> Arc<Cluster> {
-        newest(&self.clusters, vec![cached.clone()], ObjectKey::of, |_| false, now).pop().unwrap_or(cached)
+        newest(&self.clusters, vec![cached.clone()], ObjectKey::of, now).pop().unwrap_or(cached)
     }
 }
 
-type Written<V> = Mutex<HashMap<ObjectKey, (Timestamp, Arc<V>)>>;
-
-fn remember<V: Versioned>(written: &Written<V>, key: ObjectKey, value: V, now: Timestamp) {
-    let mut written = written.lock().unwrap_or_else(PoisonError::into_inner);
-    match written.get(&key) {
-        Some((_, known)) if known.version() > value.version() => {}
-        _ => {
-            written.insert(key, (now, Arc::new(value)));
-        }
-    }
+fn lock<V>(written: &Written<V>) -> std::sync::MutexGuard<'_, HashMap<ObjectKey, Entry<V>>> {
+    written.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn remember<V: Versioned>(written: &Written<V>, key: ObjectKey, value: V, is_new: bool, now: Timestamp) {
+    let mut written = lock(written);
+    let known = written.get(&key);
+    if known.is_some_and(|known| known.value.version() > value.version()) {
+        return;
+    }
+    // A node that was created and is claimed before the watch has shown it is still a new one.
+    let is_new = is_new || known.is_some_and(|known| known.is_new);
+    written.insert(key, Entry { since: now, value: Arc::new(value), is_new });
+}
+
+/// The cached objects, each in its newest known version.
 fn newest<V: Versioned>(
     written: &Written<V>,
     cached: Vec<Arc<V>>,
     name: impl Fn(&V) -> ObjectKey,
-    of: impl Fn(&V) -> bool,
     now: Timestamp,
 ) -> Vec<Arc<V>> {
-    let mut written = written.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut written = lock(written);
     if written.is_empty() {
         return cached;
     }
-    written.retain(|_, (since, _)| now.duration_since(*since) < BELIEVED_FOR);
-    let mut shown = std::collections::HashSet::new();
-    let mut all: Vec<Arc<V>> = cached
+    written.retain(|_, entry| entry.is_new || now.duration_since(entry.since) < KEPT_FOR);
+    cached
         .into_iter()
         .map(|cached| {
             let key = name(&cached);
-            let newest = match written.get(&key) {
-                Some((_, known)) if known.version() > cached.version() => Arc::clone(known),
+            match written.get_mut(&key) {
+                Some(entry) if entry.value.version() > cached.version() => {
+                    entry.is_new = false;
+                    Arc::clone(&entry.value)
+                }
                 Some(_) => {
                     written.remove(&key);
                     cached
                 }
                 None => cached,
-            };
-            shown.insert(key);
-            newest
+            }
         })
-        .collect();
-    all.extend(
-        written
-            .iter()
-            .filter(|(key, (_, value))| !shown.contains(*key) && of(value))
-            .map(|(_, (_, v))| Arc::clone(v)),
-    );
-    all
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("small numbers of seconds are timestamps")
+    }
+
+    fn node(version: u64) -> LightNode {
+        let node = serde_json::from_value(serde_json::json!({
+            "apiVersion": "trainyard.dev/v1alpha1", "kind": "ClusterNode",
+            "metadata": {"name": "n1", "namespace": "ml", "uid": "u1", "resourceVersion": version.to_string(),
+                         "creationTimestamp": "2030-01-01T00:00:00Z"},
+            "spec": {"cluster": {"name": "c", "uid": "c1"}, "ordinal": 1, "engine": {},
+                     "vmSize": {"sizeName": "S", "vcpus": 1, "memory": "1Gi"},
+                     "taint": {"key": "k", "effect": "NoSchedule"}},
+        }));
+        LightNode::of(&node.expect("a ClusterNode")).expect("it has all metadata")
+    }
+
+    fn versions(newest: &Newest) -> Vec<&str> {
+        newest.nodes.iter().map(|node| node.resource_version.as_str()).collect()
+    }
+
+    #[test]
+    fn a_version_that_was_written_is_newer_than_the_cache_until_the_cache_has_it() {
+        let memory = Memory::default();
+        memory.node_written(node(12), at(0));
+        let newest = |version| memory.newest_nodes(vec![Arc::new(node(version))], |_| true, at(60));
+        assert_eq!(versions(&newest(11)), ["12"]);
+        assert_eq!(versions(&newest(13)), ["13"]);
+    }
+
+    #[test]
+    fn a_node_that_the_cache_has_dropped_is_not_brought_back_by_what_was_once_written_to_it() {
+        let memory = Memory::default();
+        memory.node_written(node(12), at(0));
+        assert_eq!(versions(&memory.newest_nodes(Vec::new(), |_| true, at(1))), [""; 0]);
+
+        memory.node_created(node(14), at(2));
+        assert_eq!(versions(&memory.newest_nodes(vec![Arc::new(node(13))], |_| true, at(2))), ["14"]);
+        assert_eq!(versions(&memory.newest_nodes(Vec::new(), |_| true, at(3))), [""; 0], "it was shown once");
+    }
+
+    #[test]
+    fn a_created_node_is_believed_in_for_a_while_and_then_has_to_be_looked_at() {
+        let memory = Memory::default();
+        memory.node_created(node(12), at(0));
+        memory.node_written(node(13), at(1));
+        let soon = memory.newest_nodes(Vec::new(), |_| true, at(2));
+        assert_eq!((versions(&soon), soon.doubtful_at), (vec!["13"], Some(at(6))));
+        let late = memory.newest_nodes(Vec::new(), |_| true, at(6));
+        assert_eq!((late.nodes.len(), late.doubtful.len()), (0, 1));
+        memory.node_gone("ml", "n1");
+        assert_eq!(memory.newest_nodes(Vec::new(), |_| true, at(6)).doubtful.len(), 0);
+    }
 }

@@ -174,3 +174,7 @@ impl Outcome {
 /// Requests that one reconcile has under way at a time. The API server's own default for one client's share of work is
 /// far above; more than this only makes the queue inside the client longer.
 const CONCURRENT_WRITES: usize = 24;
+
+#[cfg(test)]
+#[path = "tests/mod.rs"]
+mod tests;

@@ -5,20 +5,22 @@
 //! deleted.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use trainyard_api::cluster::{Cluster, ClusterErrorCode};
+use trainyard_api::cluster_node::ClusterNode;
 use trainyard_api::names::Finalizer;
 use trainyard_model::catalogue::{self, Refusal, Resolved};
 use trainyard_model::snapshot::{World, assemble, node::LightNode, run::LightRun, run::Standing};
-use trainyard_planner::Snapshot;
+use trainyard_planner::{NodeName, RunId, Snapshot};
 
-use super::Context;
 use super::caches::entry;
+use super::memory::Newest;
+use super::{Context, earliest};
 use crate::kubernetes::apply;
-use crate::kubernetes::error::Error;
+use crate::kubernetes::error::{Error, Verb};
 use crate::kubernetes::key::ObjectKey;
 use crate::kubernetes::read;
 use crate::provisioner::{Pool, Validity};
@@ -39,19 +41,50 @@ pub struct Scope {
     pub snapshot: Snapshot,
     /// When to look again whether the engine's refusal is mended: nothing tells.
     pub recheck_at: Option<Timestamp>,
+    written: Mutex<BTreeMap<String, LightNode>>,
+    allocating: OnceLock<HashSet<String>>,
+}
+
+impl Scope {
+    /// The node as the plan leaves it so far: as it was planned with, and with what this plan has written since. A plan
+    /// may take a claim off a node and give it to the next run, or retire it and release it.
+    pub fn node(&self, name: &NodeName) -> Result<LightNode, Error> {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner).get(&name.0).cloned();
+        written
+            .or_else(|| self.nodes.get(&name.0).map(|node| LightNode::clone(node)))
+            .ok_or_else(|| Error::Changed { verb: Verb::Patch, target: format!("ClusterNode {name}") })
+    }
+
+    /// Notes what this plan has written to a node that was as planned.
+    pub fn note(&self, written: LightNode) {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(written.name.clone(), written);
+    }
+
+    /// Tells which runs the plan allocates.
+    pub fn set_allocating(&self, runs: HashSet<String>) {
+        // Set once, before the plan is carried out.
+        let _ = self.allocating.set(runs);
+    }
+
+    /// Whether the plan allocates this run.
+    pub fn is_being_allocated(&self, run: &RunId) -> bool {
+        self.allocating.get().is_some_and(|runs| runs.contains(&run.uid))
+    }
 }
 
 /// Observes all Clusters of that name, present and past. Empty when there is nothing of any.
 pub async fn observe(context: &Context, key: &ObjectKey) -> Result<Vec<Scope>, Error> {
     let now = context.clock.now();
     let entry = entry(&key.namespace, &key.name);
-    let nodes = context.memory.newest_nodes(
+    let Newest { mut nodes, doubtful, doubtful_at } = context.memory.newest_nodes(
         context.caches.nodes.indexed(&entry),
         |node| node.namespace == key.namespace && node.cluster_name == key.name,
         now,
     );
+    nodes.extend(look_at(context, doubtful).await?);
     let runs = context.memory.newest_runs(context.caches.runs.indexed(&entry), now);
-    let cluster = present_cluster(context, key, &nodes).await?;
+    let has_live_runs = runs.iter().any(|run| matches!(run.standing(), Standing::Active(_)));
+    let cluster = present_cluster(context, key, &nodes, has_live_runs).await?;
     let present_uid = cluster.as_ref().and_then(|cluster| cluster.metadata.uid.clone());
 
     let mut by_cluster: BTreeMap<String, Vec<Arc<LightNode>>> = BTreeMap::new();
@@ -73,8 +106,39 @@ pub async fn observe(context: &Context, key: &ObjectKey) -> Result<Vec<Scope>, E
         let cluster = with_finalizer(context, cluster).await?;
         let rest = runs.into_iter().filter(|run| !taken.contains(&run.id.uid)).collect();
         scopes.push(scope(context, key, Some(cluster), own, rest).await);
+    } else if has_live_runs {
+        // Neither Cluster nor nodes are left of what these were allocated; somebody has to tell them.
+        let live = |run: &&Arc<LightRun>| matches!(run.standing(), Standing::Active(_));
+        let rest: Vec<_> =
+            runs.iter().filter(|run| !taken.contains(&run.id.uid)).filter(live).cloned().collect();
+        if !rest.is_empty() {
+            scopes.push(scope(context, key, None, Vec::new(), rest).await);
+        }
+    }
+    if scopes.is_empty() {
+        context.memory.cluster_gone(key);
+    }
+    if let Some(scope) = scopes.first_mut() {
+        scope.recheck_at = earliest([scope.recheck_at, doubtful_at]);
     }
     Ok(scopes)
+}
+
+/// Whether nodes that this process made and its cache does not show are there.
+async fn look_at(context: &Context, doubtful: Vec<Arc<LightNode>>) -> Result<Vec<Arc<LightNode>>, Error> {
+    let mut found = Vec::new();
+    for node in doubtful {
+        let api: Api<ClusterNode> = Api::namespaced(context.client.clone(), &node.namespace);
+        let live = read::get(&api, &node.name).await?.and_then(|live| LightNode::of(&live));
+        match live.filter(|live| live.uid == node.uid) {
+            Some(live) => {
+                context.memory.node_written(live.clone(), context.clock.now());
+                found.push(Arc::new(live));
+            }
+            None => context.memory.node_gone(&node.namespace, &node.name),
+        }
+    }
+    Ok(found)
 }
 
 fn is_live_on(run: &LightRun, nodes: &HashSet<&str>) -> bool {
@@ -82,11 +146,12 @@ fn is_live_on(run: &LightRun, nodes: &HashSet<&str>) -> bool {
         && run.allocation.as_ref().is_some_and(|a| a.nodes.iter().any(|node| nodes.contains(node.as_str())))
 }
 
-/// The Cluster of that name. Nodes without a Cluster are only believed to be orphans after a live read.
+/// The Cluster of that name. Nodes and live runs without a Cluster are only believed to be orphans after a live read.
 async fn present_cluster(
     context: &Context,
     key: &ObjectKey,
     nodes: &[Arc<LightNode>],
+    has_live_runs: bool,
 ) -> Result<Option<Arc<Cluster>>, Error> {
     if let Some(cached) = context.caches.clusters.get(key) {
         let cluster = context.memory.newest_cluster(cached, context.clock.now());
@@ -95,7 +160,7 @@ async fn present_cluster(
         if nodes.iter().all(|node| known(&node)) {
             return Ok(Some(cluster));
         }
-    } else if nodes.is_empty() {
+    } else if nodes.is_empty() && !has_live_runs {
         return Ok(None);
     }
     let api: Api<Cluster> = Api::namespaced(context.client.clone(), &key.namespace);
@@ -149,6 +214,8 @@ async fn scope(
         catalogue,
         snapshot,
         recheck_at,
+        written: Mutex::default(),
+        allocating: OnceLock::new(),
     }
 }
 

@@ -17,7 +17,7 @@ use trainyard_api::{
     run::Run,
     run_status::RunQueue,
 };
-use trainyard_model::snapshot::run::LightRun;
+use trainyard_model::snapshot::run::{LightRun, Standing};
 use trainyard_model::status::{
     pool::cluster_status,
     queue::{Change, change, queue_entry},
@@ -130,14 +130,18 @@ async fn store_queue(
             Change::Remembered => urgent.push((light, report)),
         }
     }
-    let (allowed, rest_at) = allow(context, scope, shown.len(), now);
+    let mut over: Vec<&LightRun> =
+        scope.runs.values().map(AsRef::as_ref).filter(|run| waits_no_more(run)).collect();
+    over.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+    let (allowed, rest_at) = allow(context, scope, shown.len() + over.len(), now);
     let urgent_count = urgent.len();
-    shown.truncate(allowed);
     urgent.extend(shown);
-    let writes: Vec<_> = urgent
-        .into_iter()
+    let entries = urgent.into_iter().map(|(light, report)| (light, Some(queue_entry(report))));
+    let writes: Vec<_> = entries
+        .chain(over.into_iter().map(|light| (light, None)))
+        .take(urgent_count + allowed)
         .enumerate()
-        .map(|(index, (light, report))| write_nth(context, index, light, report, now))
+        .map(|(index, (light, entry))| write_nth(context, index, light, entry, now))
         .collect();
     let results: Vec<_> = stream::iter(writes).buffer_unordered(CONCURRENT_WRITES).collect().await;
     let mut stored = true;
@@ -146,6 +150,12 @@ async fn store_queue(
         outcome.add("Run.status.queue", &scope.snapshot.cluster, result);
     }
     QueueStored { stored, rest_at }
+}
+
+/// Whether a run that was suspended, cancelled or refused still shows a place in the queue. With it goes the clock of its
+/// gang: a run that is resumed has asked for nothing yet.
+fn waits_no_more(run: &LightRun) -> bool {
+    run.queue.is_some() && run.standing() == Standing::Aside
 }
 
 fn held_run(action: &trainyard_planner::Action) -> Option<&str> {
@@ -159,16 +169,16 @@ async fn write_nth(
     context: &Context,
     index: usize,
     light: &LightRun,
-    report: &RunReport,
+    entry: Option<RunQueue>,
     now: Timestamp,
 ) -> (usize, Result<(), Error>) {
-    (index, write_entry(context, light, &queue_entry(report), now).await)
+    (index, write_entry(context, light, entry.as_ref(), now).await)
 }
 
 async fn write_entry(
     context: &Context,
     light: &LightRun,
-    entry: &RunQueue,
+    entry: Option<&RunQueue>,
     now: Timestamp,
 ) -> Result<(), Error> {
     let api: Api<Run> = Api::namespaced(context.client.clone(), &light.id.namespace);
@@ -177,7 +187,7 @@ async fn write_entry(
         uid: light.id.uid.clone(),
         resource_version: light.resource_version.clone(),
     };
-    let fields = queue_fields(Some(entry));
+    let fields = queue_fields(entry);
     let written = apply::merge_status(&api, &seen, FieldManager::RunQueue.as_str(), &fields).await?;
     if let Some(light) = LightRun::of(&written) {
         context.memory.run_written(light, now);

@@ -1,6 +1,6 @@
 //! The experiment controller: makes an Experiment when a Run first uses it, and counts its Runs.
 //!
-//! Flow, per Experiment (by namespace and name): observe → [`decide`] → execute. An Experiment made here has no owner, so
+//! Flow, per Experiment (by namespace and name): observe → [`mod@decide`] → execute. An Experiment made here has no owner, so
 //! that nothing takes it away with it; one that is pruned is made again when an unfinished Run needs it.
 //!
 //! Guarantees: if no count changed, nothing is written; and each Experiment is written at most once in [`QUIET`], however

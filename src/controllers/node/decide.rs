@@ -286,3 +286,7 @@ fn is_lost(status: &ClusterNodeStatus, node: Option<&NodeFacts>) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

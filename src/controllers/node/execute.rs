@@ -43,6 +43,10 @@ const CONCURRENCY: usize = 8;
 /// ClusterNodes while it grows.
 const LAUNCHES_PER_LIST: usize = 8;
 
+/// Machines asked for in one reconcile. Statuses are written at its end, so a Cluster that grows by hundreds of nodes
+/// reports in between, every second or so.
+const LAUNCHES_PER_LOOK: usize = 32;
+
 /// When to look again at a Node that still has a pod of ours. Nothing wakes the controller when that pod is gone, and
 /// a released node has none as a rule.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(5);
@@ -220,7 +224,12 @@ async fn launch(
     launches: &[String],
     done: &mut Done,
 ) {
-    for batch in launches.chunks(LAUNCHES_PER_LIST) {
+    let now_or_later = launches.split_at_checked(LAUNCHES_PER_LOOK);
+    let (now, later) = now_or_later.unwrap_or((launches, &[]));
+    if !later.is_empty() {
+        done.retry(controller.clock.now());
+    }
+    for batch in now.chunks(LAUNCHES_PER_LIST) {
         if let Err(error) = launch_batch(controller, observation, memory, batch, done).await {
             done.errors.push(error);
             return;

@@ -17,10 +17,12 @@ mod memory;
 mod observe;
 mod report;
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
+use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::{Api, Client, core::DeserializeGuard};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trainyard_api::ClusterNode;
 use trainyard_model::node::daemons::Daemon;
@@ -35,7 +37,7 @@ use crate::{
         watch::Watch,
         workqueue::{Outcome, Queue},
     },
-    provisioner::{Engines, Starting, Woken},
+    provisioner::{self, Engines, Pool, Starting, Woken},
     tasks::{Fault, Tasks},
     telemetry::{
         metrics::{ControllerName, Metrics},
@@ -45,6 +47,13 @@ use crate::{
 
 /// Clusters worked on at a time. A reconcile waits on the API server, not on the processor.
 const CONCURRENCY: usize = 8;
+
+/// How long engines have to fill their caches before work starts without them: a list takes a second at most.
+const ENGINES_WITHIN: Duration = Duration::from_secs(5);
+/// How often that is looked for; no request is made.
+const LOOK_FOR_CACHES: Duration = Duration::from_millis(20);
+/// When to look again at an engine that cannot be read; no request is made.
+const ENGINE_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 
 /// What the controller is keyed by: the UID of a Cluster, which may be gone while machines of it are left.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,6 +140,10 @@ impl NodeController {
 
     /// Works until the token is cancelled.
     pub async fn run(self: Arc<Self>, token: CancellationToken) -> Result<(), Fault> {
+        tokio::select! {
+            () = token.cancelled() => return Ok(()),
+            () = self.caches_filled() => {}
+        }
         let queue = self.queue.clone();
         queue
             .run(token, move |cluster| {
@@ -140,9 +153,35 @@ impl NodeController {
             .await
     }
 
+    /// Without its caches the controller would take every machine for a stray, and ask live about each. An engine that
+    /// does not fill its own is perhaps not installed, and is not waited for long.
+    async fn caches_filled(&self) {
+        let start = Instant::now();
+        let nobody = Pool { namespace: String::new(), name: String::new(), uid: String::new() };
+        loop {
+            let mut filled = self.nodes.is_initialised() && self.daemons.is_initialised();
+            if start.elapsed() < ENGINES_WITHIN {
+                for (_, engine) in self.engines.all() {
+                    filled &= engine.observe(&nobody).await.is_ok();
+                }
+            }
+            if filled {
+                return;
+            }
+            tokio::time::sleep(LOOK_FOR_CACHES).await;
+        }
+    }
+
     /// One look at one Cluster's machines, and what follows from it.
     pub async fn reconcile(&self, cluster: &ClusterUid) -> Result<Outcome, Error> {
-        let (mut observation, mut memory) = observe::observe(self, cluster).await?;
+        let (mut observation, mut memory) = match observe::observe(self, cluster).await {
+            Ok(observed) => observed,
+            Err(Error::Engine(provisioner::Error::Unavailable { engine, message })) => {
+                tracing::debug!(engine, message, "an engine cannot be read yet");
+                return Ok(Outcome::wake_at(self.clock.now() + ENGINE_AGAIN));
+            }
+            Err(error) => return Err(error),
+        };
         let decision = decide::decide(&observation, self.clock.now());
         let done = execute::execute(self, &mut observation, &mut memory, &decision).await;
         self.memory.keep(cluster, memory);

@@ -341,7 +341,7 @@ async fn a_machine_asked_for_by_a_process_that_slept_is_a_stray_and_goes() {
     .await
     .unwrap();
     pass(Duration::from_mins(14)).await;
-    assert_eq!(lab.claims(), [name.clone()]);
+    assert_eq!(lab.claims(), std::slice::from_ref(&name));
     pass(Duration::from_mins(2)).await;
     assert!(lab.claims().is_empty() && lab.vm(&name).is_none());
     assert!(lab.told("StrayMachineDestroyed") > 0);
@@ -355,7 +355,7 @@ async fn a_stray_with_a_live_pod_of_ours_stays_until_the_pod_is_done() {
     lab.pod(&name);
     lab.forget(&name);
     pass(Duration::from_hours(1)).await;
-    assert_eq!(lab.claims(), [name.clone()]);
+    assert_eq!(lab.claims(), std::slice::from_ref(&name));
     lab.server.edit(NAMESPACE, "mnist-worker-0", |pod: &mut Pod| {
         pod.status.as_mut().unwrap().phase = Some("Succeeded".into());
     });

@@ -42,6 +42,7 @@ pub fn class() -> NodeClassRef {
 
 /// What a test asks of the double.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one fault, and any may be had with any other")]
 pub struct Script {
     /// Clusters (by UID) whose launches are refused, and how.
     pub refuse: BTreeMap<String, (GivenUp, String)>,

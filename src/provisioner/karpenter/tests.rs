@@ -90,9 +90,9 @@ impl World for Bed {
 
     async fn break_class(&self, broken: bool) -> Result<()> {
         if broken {
-            self.double.remove_class()
+            self.double.remove_class();
         } else {
-            self.double.put_class()
+            self.double.put_class();
         }
         Ok(())
     }

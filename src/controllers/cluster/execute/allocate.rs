@@ -60,9 +60,9 @@ async fn claim_node(
     node: &NodeName,
     claim: Claim,
 ) -> Result<AllocatedNode, Error> {
-    let planned = scope.nodes.get(&node.0).ok_or_else(|| moved_on(format!("ClusterNode {node}")))?;
+    let planned = scope.node(node)?;
     let api: Api<ClusterNode> = Api::namespaced(context.client.clone(), &planned.namespace);
-    let mut light = LightNode::clone(planned);
+    let mut light = planned.clone();
     for _ in 0..TRIES {
         let Some((node_name, node_uid)) = light.node.clone().filter(|_| light.takes_runs()) else {
             return Err(moved_on(format!("ClusterNode {node}")));
@@ -74,9 +74,12 @@ async fn claim_node(
         let mut claims = light.claims.clone();
         claims.push(claim.clone());
         match write_claims(context, &api, &light, &claims, None).await {
-            Ok(()) => return Ok(allocated),
+            Ok(written) => {
+                written.into_iter().for_each(|written| scope.note(written));
+                return Ok(allocated);
+            }
             Err(error) if error.kind() == ErrorKind::Conflict => {
-                let fresh = fresh_node(&api, planned).await?;
+                let fresh = fresh_node(&api, &planned).await?;
                 if fresh.claims != light.claims || fresh.retired != light.retired {
                     return Err(moved_on(format!("ClusterNode {node}")));
                 }
@@ -88,7 +91,8 @@ async fn claim_node(
     Err(moved_on(format!("ClusterNode {node}")))
 }
 
-/// Replaces the list of claims, and `idleSince` with it, on the version that `light` was read at.
+/// Replaces the list of claims, and `idleSince` with it, on the version that `light` was read at. Returns the node as
+/// written.
 ///
 /// A merge patch, not an apply: the list and the idle clock change together and have one writer, the version guards
 /// them, and a merge costs the API server a fraction of a structured apply. This is written twice per run and node.
@@ -98,14 +102,13 @@ pub async fn write_claims(
     light: &LightNode,
     claims: &[Claim],
     idle_since: Option<jiff::Timestamp>,
-) -> Result<(), Error> {
+) -> Result<Option<LightNode>, Error> {
     let fields = json!({"spec": {
         "claims": claims,
         "idleSince": idle_since.map(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time),
     }});
     let written = apply::merge(api, &seen(light), FieldManager::ClusterNodeIntent.as_str(), &fields).await?;
-    remember(context, &written);
-    Ok(())
+    Ok(remember(context, &written))
 }
 
 /// The node as it is now; a conflict when it is gone or another one has its name.
@@ -126,11 +129,11 @@ pub fn seen(light: &LightNode) -> Seen {
     }
 }
 
-/// Lets the next plan start from what was written.
-pub fn remember(context: &Context, written: &ClusterNode) {
-    if let Some(light) = LightNode::of(written) {
-        context.memory.node_written(light, context.clock.now());
-    }
+/// Lets the next plan start from what was written, and returns that.
+pub fn remember(context: &Context, written: &ClusterNode) -> Option<LightNode> {
+    let light = LightNode::of(written)?;
+    context.memory.node_written(light.clone(), context.clock.now());
+    Some(light)
 }
 
 /// The commit. The queue entry goes in the same write: the run does not wait any more.

@@ -1,18 +1,27 @@
 //! Takes one claim off one node, once nothing of its attempt can be on the machine any more.
 //!
 //! What the plan relied on is proven again here, where the cache alone is no proof: `podsGone` in a Run is (it never
-//! becomes false again); that a Run is gone, or has no such allocation, is only believed from live reads.
+//! becomes false again); that a Run is gone, or is allocated otherwise, is only believed from live reads. A proof is only
+//! taken from what can never become untrue, because the process may be paused between the proof and the write. That a Run
+//! has no allocation *yet* is no such thing: see [`withdraw`].
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt as _};
-use trainyard_api::{cluster_node::ClusterNode, names::labels, run::Run};
+use serde_json::json;
+use trainyard_api::{
+    cluster_node::ClusterNode,
+    names::{FieldManager, labels},
+    run::Run,
+    run_status::{Directive, DirectiveKind, DirectiveReason, RunPhase},
+};
 use trainyard_model::snapshot::node::LightNode;
 use trainyard_model::snapshot::run::LightRun;
-use trainyard_planner::{DropBasis, NodeName, RunId};
+use trainyard_planner::{DropBasis, Machine, NodeName, RetireReason, RunId};
 
-use super::allocate::{fresh_node, moved_on, write_claims};
+use super::allocate::{fresh_node, moved_on, remember_run, run_seen, write_claims};
 use crate::controllers::cluster::Context;
 use crate::controllers::cluster::observe::Scope;
+use crate::kubernetes::apply;
 use crate::kubernetes::error::{Error, ErrorKind};
 use crate::kubernetes::read::{self, Selection};
 
@@ -25,18 +34,33 @@ pub async fn drop_claim(
     attempt: i64,
     basis: DropBasis,
 ) -> Result<(), Error> {
-    let light = scope.nodes.get(&node.0).ok_or_else(|| moved_on(format!("ClusterNode {node}")))?;
-    if !is_proven(context, scope, light, run, attempt, basis).await? {
-        return Err(moved_on(format!("Run {run}")));
+    let light = scope.node(node)?;
+    match prove(context, scope, &light, run, attempt, basis).await? {
+        Proof::Meaningless => {}
+        Proof::Needed => return Err(moved_on(format!("Run {run}"))),
+        // The allocation of this very plan decides about that attempt; the claim goes when it is written.
+        Proof::NotAllocated(_) if scope.is_being_allocated(run) => return Ok(()),
+        Proof::NotAllocated(live) => withdraw(context, &live, attempt).await?,
     }
     let api: Api<ClusterNode> = Api::namespaced(context.client.clone(), &light.namespace);
-    match without(context, &api, light, run, attempt).await {
-        Err(error) if error.kind() == ErrorKind::Conflict => {
-            // Some other field changed. The proof stands: what is dropped is named by UID and attempt.
-            let fresh = fresh_node(&api, light).await?;
-            without(context, &api, &fresh, run, attempt).await
+    match without(context, &api, &light, run, attempt).await {
+        Ok(Some(written)) => {
+            scope.note(written);
+            Ok(())
         }
-        result => result,
+        Ok(None) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::Conflict => {
+            // Somebody else wrote. The proof stands, since nothing that it rests on can become untrue, and what is
+            // dropped is named by UID and attempt; but the rest of the plan must not build on what else is new there.
+            let fresh = fresh_node(&api, &light).await?;
+            let as_planned = fresh.claims == light.claims && fresh.retired == light.retired;
+            if let Some(written) = without(context, &api, &fresh, run, attempt).await?.filter(|_| as_planned)
+            {
+                scope.note(written);
+            }
+            Ok(())
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -46,7 +70,7 @@ async fn without(
     light: &LightNode,
     run: &RunId,
     attempt: i64,
-) -> Result<(), Error> {
+) -> Result<Option<LightNode>, Error> {
     let kept: Vec<_> = light
         .claims
         .iter()
@@ -54,47 +78,83 @@ async fn without(
         .cloned()
         .collect();
     if kept.len() == light.claims.len() {
-        return Ok(());
+        return Ok(None);
     }
     let idle_since = kept.is_empty().then(|| context.clock.now());
     write_claims(context, api, light, &kept, idle_since).await
 }
 
-async fn is_proven(
+/// What a look at the Run says about one claim.
+enum Proof {
+    /// It has no meaning, and never will have one again.
+    Meaningless,
+    /// It belongs to an attempt that lives.
+    Needed,
+    /// It is of an attempt that was not allocated, and may still be: whoever claimed the node may be about to write the
+    /// allocation, on the version of the Run that was just read.
+    NotAllocated(Box<LightRun>),
+}
+
+async fn prove(
     context: &Context,
     scope: &Scope,
     node: &LightNode,
     run: &RunId,
     attempt: i64,
     basis: DropBasis,
-) -> Result<bool, Error> {
+) -> Result<Proof, Error> {
     if basis == DropBasis::PodsGone
         && scope.runs.get(&run.uid).is_some_and(|light| has_pods_gone(light, attempt))
     {
-        return Ok(true);
+        return Ok(Proof::Meaningless);
     }
     let api: Api<Run> = Api::namespaced(context.client.clone(), &run.namespace);
     let live =
         read::get(&api, &run.name).await?.filter(|live| live.uid().as_deref() == Some(run.uid.as_str()));
-    match live {
-        Some(live) => Ok(LightRun::of(&live).is_some_and(|live| may_go(&live, &node.name, attempt))),
-        None => has_no_live_pod(context, run, node).await,
-    }
+    let Some(live) = live else {
+        let free = has_no_live_pod(context, run, node).await?;
+        return Ok(if free { Proof::Meaningless } else { Proof::Needed });
+    };
+    let Some(light) = LightRun::of(&live) else { return Ok(Proof::Needed) };
+    Ok(match &light.allocation {
+        // An earlier attempt: a later one is only allocated when the earlier one's pods were gone.
+        Some(allocation) if attempt < allocation.attempt => Proof::Meaningless,
+        Some(allocation) if attempt == allocation.attempt => {
+            let is_elsewhere = !allocation.nodes.contains(&node.name);
+            if is_elsewhere || has_pods_gone(&light, attempt) { Proof::Meaningless } else { Proof::Needed }
+        }
+        Some(_) | None if will_never_start(&live) => Proof::Meaningless,
+        Some(_) | None => Proof::NotAllocated(Box::new(light)),
+    })
 }
 
-/// Whether a claim of `attempt` on that node has no meaning for the run as it is now.
-fn may_go(live: &LightRun, node: &str, attempt: i64) -> bool {
-    match &live.allocation {
-        // Allocated later, or never: the claim is from an allocation that was not written. It may be under way, but
-        // then its writer holds an older version of the node and of the run, and fails on both.
-        None => true,
-        Some(allocation) if attempt > allocation.attempt => true,
-        Some(allocation) if attempt == allocation.attempt => {
-            has_pods_gone(live, attempt) || !allocation.nodes.iter().any(|allocated| allocated == node)
-        }
-        // An earlier attempt: a later one is only allocated when the earlier one's pods were gone.
-        Some(_) => true,
-    }
+/// Whether no further attempt can be allocated, whatever happens: each of these is a one-way door.
+fn will_never_start(run: &Run) -> bool {
+    let status = run.status.as_ref();
+    run.metadata.deletion_timestamp.is_some()
+        || status.is_some_and(|status| {
+            status.cancel_requested_time.is_some() || status.phase.is_some_and(RunPhase::is_terminal)
+        })
+}
+
+/// Uses up the number of an attempt whose nodes were claimed and which was not allocated.
+///
+/// Reading that there is no allocation and then dropping the claim would not do: between the two, a process that was
+/// paused after its claims could write the allocation, and the attempt would be launched on a node that is then given
+/// away. Both this write and that one carry the version of the Run, so only one of them can be made. If it is this one,
+/// the run controller answers an attempt that is over before it started, at no cost to any budget.
+async fn withdraw(context: &Context, light: &LightRun, attempt: i64) -> Result<(), Error> {
+    let directive = Directive {
+        kind: DirectiveKind::Stop,
+        reason: DirectiveReason::Withdrawn,
+        message: "its nodes could not all be claimed, so it goes back to its place".to_owned(),
+    };
+    let api: Api<Run> = Api::namespaced(context.client.clone(), &light.id.namespace);
+    let fields = json!({"status": {"allocation": {"attempt": attempt, "nodes": [], "directive": directive}}});
+    let written =
+        apply::merge_status(&api, &run_seen(light), FieldManager::RunAllocation.as_str(), &fields).await?;
+    remember_run(context, &written);
+    Ok(())
 }
 
 fn has_pods_gone(run: &LightRun, attempt: i64) -> bool {
@@ -117,7 +177,13 @@ pub fn is_live_on(pod: &Pod, node: &LightNode) -> bool {
         return false;
     }
     let bound = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-    let node_is_lost = node.machine == trainyard_planner::Machine::Failed
-        || node.machine == trainyard_planner::Machine::Gone;
+    let node_is_lost = is_lost(node);
     !(node_is_lost && bound.is_some() && bound == node.node.as_ref().map(|(name, _)| name.as_str()))
+}
+
+/// Whether nothing that was on a node can be running any more, as far as anybody will ever know. A node that is merely
+/// unusable, or about to be taken back, may still run what it has.
+pub fn is_lost(node: &LightNode) -> bool {
+    let retired_as_lost = node.retired.as_ref().is_some_and(|retired| retired.reason == RetireReason::Lost);
+    retired_as_lost || node.machine == Machine::Gone
 }

@@ -19,7 +19,8 @@ use crate::kubernetes::error::Error;
 /// Carries out `actions` in order: those of one kind that follow each other touch different objects and go together.
 pub async fn execute(context: &Context, scope: &Scope, actions: &[Action]) -> Outcome {
     let mut outcome = Outcome::default();
-    for batch in actions.chunk_by(|a, b| may_go_together(a, b)) {
+    scope.set_allocating(actions.iter().filter_map(allocated_run).collect());
+    for batch in batches(actions) {
         let actions: Vec<_> = batch.iter().map(|action| named(context, scope, action)).collect();
         let results: Vec<_> = stream::iter(actions).buffer_unordered(CONCURRENT_WRITES).collect().await;
         for (action, result) in results {
@@ -27,6 +28,28 @@ pub async fn execute(context: &Context, scope: &Scope, actions: &[Action]) -> Ou
         }
     }
     outcome
+}
+
+fn allocated_run(action: &Action) -> Option<String> {
+    match action {
+        Action::Allocate { run, .. } => Some(run.uid.clone()),
+        _ => None,
+    }
+}
+
+/// The actions in order, in batches of which all may go at once.
+fn batches(actions: &[Action]) -> Vec<&[Action]> {
+    let mut batches = Vec::new();
+    let mut start = 0;
+    for at in 1..=actions.len() {
+        let goes_on = at < actions.len()
+            && actions[start..at].iter().all(|before| may_go_together(before, &actions[at]));
+        if !goes_on {
+            batches.push(&actions[start..at]);
+            start = at;
+        }
+    }
+    batches
 }
 
 async fn named(context: &Context, scope: &Scope, action: &Action) -> (&'static str, Result<(), Error>) {

@@ -5,10 +5,10 @@ use kube::Api;
 use serde_json::{Value, json};
 use trainyard_api::{cluster_node::ClusterNode, names::FieldManager, names::labels};
 use trainyard_model::snapshot::node::{LightNode, wire_reason};
-use trainyard_planner::{Machine, NodeName, RetireReason};
+use trainyard_planner::{NodeName, RetireReason};
 
 use super::allocate::{fresh_node, moved_on, remember, seen};
-use super::drop_claim::is_live_on;
+use super::drop_claim::{is_live_on, is_lost};
 use crate::controllers::cluster::Context;
 use crate::controllers::cluster::observe::Scope;
 use crate::kubernetes::apply;
@@ -22,7 +22,7 @@ pub async fn retire(
     node: &NodeName,
     reason: RetireReason,
 ) -> Result<(), Error> {
-    let light = planned(scope, node)?;
+    let light = scope.node(node)?;
     let message = scope
         .snapshot
         .nodes
@@ -38,19 +38,19 @@ pub async fn retire(
     if !message.is_empty() {
         retired["message"] = message.into();
     }
-    write(context, &light, &json!({"spec": {"retired": retired}})).await
+    write(context, scope, &light, &json!({"spec": {"retired": retired}})).await
 }
 
 /// Takes the mark back.
 pub async fn unretire(context: &Context, scope: &Scope, node: &NodeName) -> Result<(), Error> {
-    let light = planned(scope, node)?;
-    write(context, &light, &json!({"spec": {"retired": null}})).await
+    let light = scope.node(node)?;
+    write(context, scope, &light, &json!({"spec": {"retired": null}})).await
 }
 
 /// Lets the machine be destroyed. A fresh read must show no claim and a live list no pod of ours that may run there;
 /// the write carries the version of that read, so no claim can slip in between.
 pub async fn release(context: &Context, scope: &Scope, node: &NodeName) -> Result<(), Error> {
-    let light = planned(scope, node)?;
+    let light = scope.node(node)?;
     let api: Api<ClusterNode> = Api::namespaced(context.client.clone(), &light.namespace);
     let fresh = fresh_node(&api, &light).await?;
     if fresh.released {
@@ -60,11 +60,11 @@ pub async fn release(context: &Context, scope: &Scope, node: &NodeName) -> Resul
         return Err(moved_on(format!("ClusterNode {node}")));
     }
     let released = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(context.clock.now());
-    write(context, &fresh, &json!({"spec": {"released": released}})).await
+    write(context, scope, &fresh, &json!({"spec": {"released": released}})).await
 }
 
 async fn has_live_pod(context: &Context, node: &LightNode) -> Result<bool, Error> {
-    if node.machine == Machine::Failed || node.machine == Machine::Gone {
+    if is_lost(node) {
         return Ok(false);
     }
     let Some((node_name, _)) = &node.node else { return Ok(false) };
@@ -73,19 +73,9 @@ async fn has_live_pod(context: &Context, node: &LightNode) -> Result<bool, Error
     Ok(read::list(&api, &selection).await?.iter().any(|pod| is_live_on(pod, node)))
 }
 
-/// The node as it was planned with, in its newest version that this process wrote: a node may be retired and released
-/// in one plan.
-fn planned(scope: &Scope, node: &NodeName) -> Result<LightNode, Error> {
-    scope
-        .nodes
-        .get(&node.0)
-        .map(|node| LightNode::clone(node))
-        .ok_or_else(|| moved_on(format!("ClusterNode {node}")))
-}
-
-async fn write(context: &Context, light: &LightNode, fields: &Value) -> Result<(), Error> {
+async fn write(context: &Context, scope: &Scope, light: &LightNode, fields: &Value) -> Result<(), Error> {
     let api: Api<ClusterNode> = Api::namespaced(context.client.clone(), &light.namespace);
     let written = apply::merge(&api, &seen(light), FieldManager::ClusterNodeIntent.as_str(), fields).await?;
-    remember(context, &written);
+    remember(context, &written).into_iter().for_each(|written| scope.note(written));
     Ok(())
 }

@@ -3,13 +3,14 @@
 use kube::Api;
 use serde_json::json;
 use trainyard_api::{
+    cluster_node::ClusterNode,
     names::FieldManager,
     run::Run,
     run_status::{Directive, RunQueue},
 };
 use trainyard_model::snapshot::run::{LightRun, wire_directive_reason, wire_kind};
 use trainyard_model::status::queue;
-use trainyard_planner::{DirectiveKind, DirectiveReason, Hold, NodeName, RunId};
+use trainyard_planner::{DirectiveKind, DirectiveReason, Hold, NodeName, Progress, RunId};
 
 use super::allocate::{fresh_run, moved_on, remember_run, run_seen};
 use crate::controllers::cluster::Context;
@@ -17,6 +18,7 @@ use crate::controllers::cluster::observe::Scope;
 use crate::controllers::cluster::report::queue_fields;
 use crate::kubernetes::apply;
 use crate::kubernetes::error::{Error, ErrorKind};
+use crate::kubernetes::read;
 
 /// Tells the run controller what to do with an attempt. A directive is final: one that is there stays.
 pub async fn direct(
@@ -28,6 +30,9 @@ pub async fn direct(
     culprit: Option<&NodeName>,
 ) -> Result<(), Error> {
     let light = planned(scope, run)?;
+    if reason == DirectiveReason::Withdrawn && is_fully_claimed(context, light, attempt).await? {
+        return Err(moved_on(format!("Run {run}")));
+    }
     let directive = Directive {
         kind: wire_kind(kind),
         reason: wire_directive_reason(reason),
@@ -38,10 +43,11 @@ pub async fn direct(
     let written = match merge(&api, light, &fields).await {
         Err(error) if error.kind() == ErrorKind::Conflict => {
             let fresh = fresh_run(&api, light).await?;
-            let same = fresh
-                .allocation
-                .as_ref()
-                .is_some_and(|allocation| allocation.attempt == attempt && allocation.directive.is_none());
+            let same = fresh.allocation.as_ref().is_some_and(|allocation| {
+                allocation.attempt == attempt
+                    && allocation.directive.is_none()
+                    && allocation.progress().is_some_and(|progress| progress <= limit(reason))
+            });
             if !same {
                 return Err(error);
             }
@@ -51,6 +57,35 @@ pub async fn direct(
     };
     remember_run(context, &written);
     Ok(())
+}
+
+/// How far an attempt may have got for this to be said about it. One that was launched had its claims.
+fn limit(reason: DirectiveReason) -> Progress {
+    match reason {
+        DirectiveReason::Withdrawn => Progress::Allocated,
+        DirectiveReason::NodeLost
+        | DirectiveReason::NodePreempted
+        | DirectiveReason::NodeUnusable
+        | DirectiveReason::ClusterDeleted => Progress::Launched,
+    }
+}
+
+/// Whether the claims that a cache does not show are there after all: it may lag behind the process that made them.
+async fn is_fully_claimed(context: &Context, light: &LightRun, attempt: i64) -> Result<bool, Error> {
+    let allocated = light.allocation.iter().flat_map(|allocation| &allocation.nodes);
+    for name in allocated {
+        let api: Api<ClusterNode> = Api::namespaced(context.client.clone(), &light.id.namespace);
+        let claimed = read::get(&api, name).await?.is_some_and(|node| {
+            node.spec
+                .claims
+                .iter()
+                .any(|claim| claim.run_uid == light.id.uid && i64::from(claim.attempt) == attempt)
+        });
+        if !claimed {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 async fn merge(api: &Api<Run>, light: &LightRun, fields: &serde_json::Value) -> Result<Run, Error> {

@@ -1,0 +1,158 @@
+//! A Cluster whose machines are all there and idle, before and after each measurement.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::json;
+use trainyard_api::cluster_node::NodeState;
+use trainyard_api::names::labels;
+use trainyard_api::{Cluster, ClusterNode, Run};
+
+use crate::controlplane::eventually;
+
+/// Where everything is created.
+pub const NAMESPACE: &str = "default";
+/// The Cluster.
+const CLUSTER: &str = "warm";
+/// A size without accelerators, with processors for four processes.
+pub const VM_SIZE: &str = "Standard_D16s_v5";
+/// Pods of a Run: one parameter server and three workers, all on its one machine.
+pub const PODS_PER_RUN: usize = 4;
+
+/// Creates under way at a time, as from several people and programs at once.
+const SUBMITTED_AT_ONCE: usize = 16;
+
+/// A machine takes some 50 ms of two processors to make, and as much to clean up after.
+fn patience(machines: usize) -> Duration {
+    Duration::from_secs(120) + Duration::from_millis(500) * u32::try_from(machines).unwrap_or(u32::MAX)
+}
+
+/// The pool.
+pub struct Pool {
+    client: Client,
+    size: usize,
+}
+
+impl Pool {
+    /// Asks for `size` machines and waits until all are idle.
+    pub async fn fill(client: Client, size: usize) -> Result<Self> {
+        let cluster = serde_json::from_value(json!({
+            "apiVersion": "trainyard.dev/v1alpha1",
+            "kind": "Cluster",
+            "metadata": {"name": CLUSTER},
+            "spec": {"vmSize": VM_SIZE, "scale": {"minNodes": size, "maxNodes": size}},
+        }))?;
+        let clusters: Api<Cluster> = Api::namespaced(client.clone(), NAMESPACE);
+        clusters.create(&PostParams::default(), &cluster).await.context("creating the Cluster")?;
+        let pool = Self { client, size };
+        pool.wait_until_idle().await?;
+        Ok(pool)
+    }
+
+    /// How many machines it has.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The client it was filled with.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Its Runs.
+    pub fn runs(&self) -> Api<Run> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    /// Submits Runs of these names.
+    pub async fn submit(&self, names: &[String]) -> Result<()> {
+        let runs = self.runs();
+        stream::iter(names)
+            .map(|name| {
+                let runs = runs.clone();
+                async move {
+                    runs.create(&PostParams::default(), &run(name)?)
+                        .await
+                        .with_context(|| format!("creating Run {name}"))
+                }
+            })
+            .buffer_unordered(SUBMITTED_AT_ONCE)
+            .try_for_each(|_| async { Ok(()) })
+            .await
+    }
+
+    /// What the Runs that do not run say about it; of many, the first.
+    pub async fn complaints(&self) -> Result<String> {
+        let others = ListParams::default().fields("status.phase!=Running");
+        let others = self.runs().list(&others).await?.items;
+        let mut text = format!("{} run(s) do not run", others.len());
+        for run in others.iter().take(10) {
+            let status = run.status.clone().unwrap_or_default();
+            let waits = status.queue.and_then(|queue| queue.message).or(status.message).unwrap_or_default();
+            let _ = write!(text, "\n  {}: {:?}: {waits}", run.name_any(), status.phase.unwrap_or_default());
+        }
+        Ok(text)
+    }
+
+    /// How many pods of Runs are running.
+    pub async fn running_pods(&self) -> Result<usize> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let of_runs = ListParams::default().labels(labels::RUN_UID).fields("status.phase=Running");
+        Ok(pods.list_metadata(&of_runs).await?.items.len())
+    }
+
+    /// Deletes all Runs and waits until their pods are gone and all machines are idle.
+    pub async fn empty(&self) -> Result<()> {
+        self.runs().delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+        eventually("all Runs to be gone", patience(self.size), || async {
+            let left = self.runs().list_metadata(&ListParams::default()).await?.items.len();
+            if left > 0 {
+                bail!("{left} are left")
+            }
+            Ok(())
+        })
+        .await?;
+        self.wait_until_idle().await
+    }
+
+    /// Waits until every machine is ready and without a claim.
+    pub async fn wait_until_idle(&self) -> Result<()> {
+        let nodes: Api<ClusterNode> = Api::namespaced(self.client.clone(), NAMESPACE);
+        eventually("all machines to be idle", patience(self.size), || async {
+            // Looked at seldom: a list of many objects is work that the waiting is about.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let all = nodes.list(&ListParams::default()).await?.items;
+            let idle = all.iter().filter(|node| is_idle(node)).count();
+            if idle == self.size && all.len() == self.size {
+                Ok(())
+            } else {
+                bail!("{idle} of {} are idle, wanted are {}", all.len(), self.size)
+            }
+        })
+        .await
+    }
+}
+
+fn is_idle(node: &ClusterNode) -> bool {
+    let state = node.status.as_ref().and_then(|status| status.state);
+    node.spec.claims.is_empty() && state == Some(NodeState::Idle)
+}
+
+fn run(name: &str) -> Result<Run> {
+    Ok(serde_json::from_value(json!({
+        "apiVersion": "trainyard.dev/v1alpha1",
+        "kind": "Run",
+        "metadata": {"name": name},
+        "spec": {
+            "clusterRef": {"name": CLUSTER},
+            "container": {"image": "registry.example/train:1"},
+            "command": ["python", "train.py"],
+            "distribution": {"tensorflow": {"parameterServer": {"count": 1}, "worker": {"count": 3}}},
+        },
+    }))?)
+}

@@ -1,0 +1,163 @@
+//! Clusters and Runs as stories write them: with nothing that does not matter.
+
+use serde_json::{Map, Value, json};
+use trainyard_api::run::Priority;
+
+use crate::controlplane::annotations;
+
+/// The size of machines when a story does not care.
+pub const ANY_SIZE: &str = "Standard_D4s_v5";
+
+/// A Cluster: without more, of 0 to 4 machines that may idle for a minute.
+#[derive(Clone, Debug)]
+pub struct ClusterDraft {
+    name: String,
+    spec: Value,
+}
+
+/// Begins a Cluster.
+pub fn cluster(name: &str) -> ClusterDraft {
+    let scale = json!({"minNodes": 0, "maxNodes": 4, "idleSecondsBeforeScaleDown": 60});
+    ClusterDraft { name: name.to_owned(), spec: json!({"vmSize": ANY_SIZE, "scale": scale}) }
+}
+
+impl ClusterDraft {
+    /// Machines it keeps.
+    #[must_use]
+    pub fn min(self, nodes: i32) -> Self {
+        self.scale("minNodes", nodes)
+    }
+
+    /// Machines it never asks beyond.
+    #[must_use]
+    pub fn max(self, nodes: i32) -> Self {
+        self.scale("maxNodes", nodes)
+    }
+
+    /// Seconds a machine may idle.
+    #[must_use]
+    pub fn idle_seconds(self, seconds: i32) -> Self {
+        self.scale("idleSecondsBeforeScaleDown", seconds)
+    }
+
+    /// The size of its machines.
+    #[must_use]
+    pub fn of_size(mut self, size: &str) -> Self {
+        self.spec["vmSize"] = json!(size);
+        self
+    }
+
+    /// Its `ProvisioningClass`, instead of the default one.
+    #[must_use]
+    pub fn in_class(mut self, class: &str) -> Self {
+        self.spec["provisioningClass"] = json!(class);
+        self
+    }
+
+    fn scale(mut self, field: &str, value: i32) -> Self {
+        self.spec["scale"][field] = json!(value);
+        self
+    }
+
+    pub(super) fn object(&self) -> Value {
+        json!({
+            "apiVersion": trainyard_api::names::API_VERSION,
+            "kind": "Cluster",
+            "metadata": {"name": self.name},
+            "spec": self.spec,
+        })
+    }
+}
+
+/// A Run: without more, of one node and one process that runs until it is stopped.
+#[derive(Clone, Debug)]
+pub struct RunDraft {
+    name: String,
+    spec: Value,
+    annotations: Map<String, Value>,
+}
+
+/// Begins a Run.
+pub fn run(name: &str) -> RunDraft {
+    let spec = json!({"container": {"image": "registry.example/train:1"}, "command": ["python", "train.py"]});
+    RunDraft { name: name.to_owned(), spec, annotations: Map::new() }
+}
+
+impl RunDraft {
+    /// Its Cluster.
+    #[must_use]
+    pub fn on(self, cluster: &str) -> Self {
+        self.with("clusterRef", json!({"name": cluster}))
+    }
+
+    /// Its gang.
+    #[must_use]
+    pub fn nodes(self, count: i32) -> Self {
+        self.with("nodeCount", json!(count))
+    }
+
+    /// Its place in the queue.
+    #[must_use]
+    pub fn priority(self, priority: Priority) -> Self {
+        self.with("priority", json!(priority))
+    }
+
+    /// The limit its user wrote, as `20s`.
+    #[must_use]
+    pub fn at_most(self, time: &str) -> Self {
+        self.with("maxWallClockTime", json!(time))
+    }
+
+    /// How long nodes may be bought for it that wait for the rest.
+    #[must_use]
+    pub fn gang_timeout(self, time: &str) -> Self {
+        self.with("gangTimeout", json!(time))
+    }
+
+    /// Further attempts after failures of its own.
+    #[must_use]
+    pub fn user_retries(self, retries: i32) -> Self {
+        self.with("retries", json!({"user": retries}))
+    }
+
+    /// Its processes end by themselves after that time, as `2s`.
+    #[must_use]
+    pub fn lasting(self, time: &str) -> Self {
+        self.annotated(annotations::RUN_FOR, time)
+    }
+
+    /// With which exit code; `1,0` is 1 for the first attempt and 0 for the second.
+    #[must_use]
+    pub fn exiting(self, codes: &str) -> Self {
+        self.annotated(annotations::EXIT_CODE, codes)
+    }
+
+    /// Its containers do not start before that time.
+    #[must_use]
+    pub fn starting_after(self, time: &str) -> Self {
+        self.annotated(annotations::START_AFTER, time)
+    }
+
+    fn with(mut self, field: &str, value: Value) -> Self {
+        self.spec[field] = value;
+        self
+    }
+
+    fn annotated(mut self, key: &str, value: &str) -> Self {
+        self.annotations.insert(key.to_owned(), json!(value));
+        self
+    }
+
+    pub(super) fn object(&self) -> Value {
+        let mut spec = self.spec.clone();
+        if !self.annotations.is_empty() {
+            spec["podTemplate"] = json!({"annotations": self.annotations});
+        }
+        json!({
+            "apiVersion": trainyard_api::names::API_VERSION,
+            "kind": "Run",
+            "metadata": {"name": self.name},
+            "spec": spec,
+        })
+    }
+}

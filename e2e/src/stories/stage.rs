@@ -1,0 +1,76 @@
+//! Where stories play: a control plane with trainyard installed, and its operators.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+
+use crate::controlplane::{ControlPlane, Options, Refusal, Refusals};
+use crate::installation::{Operator, install};
+
+/// A control plane, its operators by index, and what its cloud refuses. The operators are dropped first.
+pub struct Stage {
+    operators: tokio::sync::Mutex<BTreeMap<u16, Operator>>,
+    /// The control plane.
+    pub plane: ControlPlane,
+    refusals: Mutex<BTreeMap<String, Refusal>>,
+}
+
+impl Stage {
+    /// Starts all of it, with one operator, that of index 0.
+    pub async fn build() -> Result<Self> {
+        let plane = ControlPlane::start(Options::default()).await?;
+        install(&plane).await?;
+        let operators = BTreeMap::from([(0, Operator::start(&plane, 0).await?)]);
+        Ok(Self { operators: operators.into(), plane, refusals: Mutex::default() })
+    }
+
+    /// Starts the operator with that index (0 to 3), in place of one that ran under it.
+    pub async fn start_operator(&self, index: u16) -> Result<()> {
+        let mut operators = self.operators.lock().await;
+        drop(operators.remove(&index));
+        operators.insert(index, Operator::start(&self.plane, index).await?);
+        Ok(())
+    }
+
+    /// `kill -9`.
+    pub async fn kill_operator(&self, index: u16) -> Result<()> {
+        let operator = self.operators.lock().await.remove(&index);
+        operator.with_context(|| format!("operator {index} does not run"))?.process().kill()
+    }
+
+    /// Has the cloud refuse what `rule` says, from the next launch on until the returned value goes.
+    pub fn cloud_refuses(&self, rule: Refusal) -> Result<Refusing<'_>> {
+        let id = rule.id.clone();
+        self.change_refusals(|rules| drop(rules.insert(rule.id.clone(), rule)))?;
+        Ok(Refusing { stage: self, id })
+    }
+
+    /// The control plane takes one set of rules; each story adds its own.
+    fn change_refusals(&self, edit: impl FnOnce(&mut BTreeMap<String, Refusal>)) -> Result<()> {
+        let mut rules = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        edit(&mut rules);
+        let refuse = rules.values().cloned().collect();
+        self.plane.set_refusals(&Refusals { refuse, ..Refusals::default() })
+    }
+}
+
+/// While it lives, the cloud refuses as its rule says.
+#[must_use]
+pub struct Refusing<'a> {
+    stage: &'a Stage,
+    id: String,
+}
+
+impl Refusing<'_> {
+    /// The cloud has machines again.
+    pub fn ends(self) {}
+}
+
+impl Drop for Refusing<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.stage.change_refusals(|rules| drop(rules.remove(&self.id))) {
+            eprintln!("the refusal {} could not be taken back: {error:#}", self.id);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Every command that the README shows, run as it stands there on a fresh control plane.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this talks to real processes in real time; the clock rule is for the operator"
+)]
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use trainyard_e2e::controlplane::{ControlPlane, Options, bin_folder, eventually};
+use trainyard_e2e::installation::{Operator, checkout};
+
+/// Lines of the README's `sh` blocks, comments cut off.
+fn commands(markdown: &str) -> Vec<String> {
+    let mut inside = false;
+    let mut found = Vec::new();
+    for line in markdown.lines() {
+        match line.trim() {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            command if inside => {
+                let command = command
+                    .split("    #")
+                    .next()
+                    .unwrap_or_default()
+                    .split("  # ")
+                    .next()
+                    .unwrap_or_default();
+                found.push(command.trim().to_owned());
+            }
+            _ => {}
+        }
+    }
+    found.retain(|command| !command.is_empty());
+    found
+}
+
+/// Runs a command as a person in the checkout would, with the control plane's kubectl and helm first in the path.
+fn shell(plane: &ControlPlane, command: &str) -> Result<String> {
+    let path = format!("{}:{}", bin_folder().display(), std::env::var("PATH").unwrap_or_default());
+    // What watches goes on for ever; three seconds of it must show something.
+    let watches = command.ends_with(" -w");
+    let command = if watches { format!("timeout 3 {command} || [ $? = 124 ]") } else { command.to_owned() };
+    let output = Command::new("sh")
+        .args(["-c", &command])
+        .current_dir(checkout())
+        .env("PATH", path)
+        .env("KUBECONFIG", plane.kubeconfig_path())
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("running {command}"))?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() || (watches && printed.trim().is_empty()) {
+        bail!(
+            "`{command}` ended with {}:\n{printed}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    println!("$ {command}\n{printed}");
+    Ok(printed)
+}
+
+fn targets_of_make() -> Result<Vec<String>> {
+    let makefile = std::fs::read_to_string(checkout().join("Makefile"))?;
+    Ok(makefile
+        .lines()
+        .filter_map(|line| line.split_once(": ").or(line.split_once(':')))
+        .map(|(name, _)| name.to_owned())
+        .collect())
+}
+
+#[tokio::test]
+async fn every_command_of_the_readme_does_what_it_says() -> Result<()> {
+    let readme = std::fs::read_to_string(checkout().join("README.md"))?;
+    let (make, shown): (Vec<_>, Vec<_>) =
+        commands(&readme).into_iter().partition(|line| line.starts_with("make "));
+    let targets = targets_of_make()?;
+    for command in &make {
+        let target = command.split_whitespace().nth(1).unwrap_or_default().to_owned();
+        assert!(targets.contains(&target), "the README says `{command}`, and the Makefile has no {target}");
+    }
+
+    let plane = ControlPlane::start(Options::default()).await?;
+    let (install, rest): (Vec<_>, Vec<_>) = shown.into_iter().partition(|line| line.starts_with("helm "));
+    assert_eq!(install.len(), 2, "two charts are installed");
+    for command in &install {
+        shell(&plane, command)?;
+    }
+    shell(&plane, "kubectl apply -f deploy/local/provisioning-class.yaml")?;
+    let _operator = Operator::start(&plane, 0).await?;
+    shell(&plane, "kubectl apply -f deploy/samples/1-cluster.yaml -f deploy/samples/4-gang-of-four.yaml")?;
+    eventually("the gang to be told what it waits for", Duration::from_secs(60), || async {
+        let waiting =
+            shell(&plane, "kubectl get tyr gang -o jsonpath='{.status.queue.message}{.status.message}'")?;
+        if waiting.is_empty() {
+            bail!("nothing is said yet")
+        }
+        Ok(())
+    })
+    .await?;
+    assert!(rest.len() >= 3, "the README shows how to look at runs: {rest:?}");
+    for command in &rest {
+        shell(&plane, command)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn commands_are_read_without_their_comments() {
+    let markdown = "text\n```sh\nmake demo     # builds\nkubectl get tyr -w\n```\n```yaml\nkind: Run\n```\n";
+    assert_eq!(commands(markdown), ["make demo", "kubectl get tyr -w"]);
+}

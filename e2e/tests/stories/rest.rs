@@ -1,0 +1,55 @@
+//! Nothing happens, and nothing is written.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use futures::future::try_join_all;
+use tokio::time::Instant;
+use trainyard_api::run_status::RunPhase;
+use trainyard_e2e::stories::{Story, cluster, run};
+
+/// The operator's user, as the audit log has it.
+const OPERATOR: &str = "system:serviceaccount:trainyard-system:trainyard";
+
+#[tokio::test]
+async fn with_three_clusters_twenty_nodes_and_twenty_finished_runs_nothing_is_written() -> Result<()> {
+    let story = Story::begin_apart("at rest").await?;
+    let sizes = [("first", 7), ("second", 7), ("third", 6)];
+    for (name, nodes) in sizes {
+        story.create_cluster(cluster(name).min(nodes).max(nodes)).await?;
+    }
+    for (name, nodes) in sizes {
+        for number in 0..nodes {
+            story.submit(run(&format!("{name}-{number}")).on(name).lasting("1s")).await?;
+        }
+    }
+    let ends =
+        sizes.iter().flat_map(|(name, nodes)| (0..*nodes).map(move |number| format!("{name}-{number}")));
+    let names: Vec<String> = ends.collect();
+    try_join_all(names.iter().map(|name| story.run_comes_to(name, RunPhase::Completed))).await?;
+    try_join_all(sizes.iter().map(|(name, nodes)| story.cluster_rests_with(name, *nodes))).await?;
+    assert_eq!((names.len(), story.machines().await?.len()), (20, 20));
+
+    // What followed from the last change has been written when nothing was for two seconds.
+    let limit = Instant::now() + Duration::from_mins(1);
+    while !writes_of_the_operator(&story, Duration::from_secs(2)).await?.is_empty() && Instant::now() < limit
+    {
+    }
+    let writes = writes_of_the_operator(&story, Duration::from_mins(1)).await?;
+    assert_eq!(writes, Vec::<String>::new(), "writes of the operator at rest");
+    Ok(())
+}
+
+/// What the operator writes in this namespace, and about its machines, in that time. Its lease is elsewhere.
+async fn writes_of_the_operator(story: &Story, time: Duration) -> Result<Vec<String>> {
+    let mark = story.stage.plane.audit_mark().await?;
+    tokio::time::sleep(time).await;
+    story.stage.plane.audit_mark().await?;
+    let events = story.stage.plane.audit_log()?.since(mark)?;
+    let ours = events
+        .iter()
+        .filter(|event| event.user == OPERATOR && event.is_write() && event.resource != "leases");
+    Ok(ours
+        .map(|event| format!("{} {} {}/{}", event.verb, event.resource, event.namespace, event.name))
+        .collect())
+}

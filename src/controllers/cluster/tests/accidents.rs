@@ -1,0 +1,130 @@
+//! Clusters that vanish or are made again, machines that are lost, nodes deleted by hand.
+
+use std::time::Duration;
+
+use kube::ResourceExt;
+use trainyard_api::run_status::{AttemptCause, RunPhase};
+use trainyard_api::{Cluster, ClusterNode};
+
+use super::world::{CLUSTER, NAMESPACE, Process, World};
+
+/// A world in which `r1` runs on two nodes, and goes on for long.
+async fn running() -> (World, Process) {
+    let mut world = World::new();
+    world.work = 30;
+    let operator = world.start("a");
+    world.submit("r1", 2);
+    world.turns(6).await;
+    assert_eq!(world.status("r1").phase, Some(RunPhase::Running), "{}", world.shown());
+    (world, operator)
+}
+
+fn causes(world: &World, run: &str) -> Vec<AttemptCause> {
+    world.status(run).attempts.iter().filter_map(|attempt| attempt.cause).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_cluster_fails_its_runs_and_goes_when_its_nodes_are_gone() {
+    let (world, _operator) = running().await;
+    world.submit("waits", 4);
+    world.turn().await;
+    world.server.delete::<Cluster>(NAMESPACE, CLUSTER);
+    world.turns(12).await;
+    assert_eq!(causes(&world, "r1"), [AttemptCause::ClusterDeleted]);
+    assert_eq!(world.status("r1").phase, Some(RunPhase::Failed));
+    assert_eq!(
+        world.status("waits").phase,
+        Some(RunPhase::Queued),
+        "it may be served by a Cluster of that name"
+    );
+    assert!(world.server.get::<Cluster>(NAMESPACE, CLUSTER).is_none(), "{}", world.shown());
+    world.until_empty().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_removed_by_force_leaves_no_node_and_no_run_behind() {
+    let (world, _operator) = running().await;
+    world.server.remove::<Cluster>(NAMESPACE, CLUSTER);
+    world.until_done().await;
+    assert_eq!(causes(&world, "r1"), [AttemptCause::ClusterDeleted]);
+    world.until_empty().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_are_told_when_neither_cluster_nor_nodes_are_left() {
+    let (world, operator) = running().await;
+    drop(operator);
+    world.server.remove::<Cluster>(NAMESPACE, CLUSTER);
+    for node in world.nodes() {
+        world.edit_node(&node.name_any(), |node| node.spec.claims.clear());
+        world.server.remove::<ClusterNode>(NAMESPACE, &node.name_any());
+    }
+    // What happened by force is not judged; what follows is.
+    world.server.compact();
+    let _operator = world.start("b");
+    world.until_done().await;
+    assert_eq!(causes(&world, "r1"), [AttemptCause::ClusterDeleted]);
+    world.until_empty().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_made_again_under_its_name_gets_nodes_of_its_own() {
+    let (world, _operator) = running().await;
+    let old: Vec<String> = world.nodes().iter().map(ResourceExt::name_any).collect();
+    world.server.remove::<Cluster>(NAMESPACE, CLUSTER);
+    world.put_cluster();
+    world.submit("r2", 2);
+    for _ in 0..60 {
+        world.turn().await;
+        if world.is_over() {
+            break;
+        }
+    }
+    assert_eq!(causes(&world, "r1"), [AttemptCause::ClusterDeleted]);
+    assert_eq!(causes(&world, "r2"), [AttemptCause::Succeeded]);
+    let allocation = world.status("r2").allocation.unwrap_or_default();
+    assert!(allocation.nodes.iter().all(|node| !old.contains(&node.name)), "{allocation:#?}");
+    world.until_empty().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_machine_costs_its_run_one_attempt_and_is_replaced() {
+    let (world, _operator) = running().await;
+    let lost = world.status("r1").allocation.unwrap_or_default().nodes[0].name.clone();
+    world.lose_machine(&lost);
+    world.until_done().await;
+    assert_eq!(causes(&world, "r1"), [AttemptCause::Infrastructure, AttemptCause::Succeeded]);
+    let again = world.status("r1").allocation.unwrap_or_default();
+    assert!(again.nodes.iter().all(|node| node.name != lost), "{again:#?}");
+    world.until_empty().await;
+    assert_eq!(world.cluster().status.unwrap_or_default().last_node_ordinal, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_deleted_by_hand_is_replaced_after_its_run() {
+    let (world, _operator) = running().await;
+    let deleted = world.status("r1").allocation.unwrap_or_default().nodes[0].name.clone();
+    world.server.delete::<ClusterNode>(NAMESPACE, &deleted);
+    world.submit("r2", 2);
+    world.until_done().await;
+    assert_eq!(causes(&world, "r1"), [AttemptCause::Succeeded]);
+    let next = world.status("r2").allocation.unwrap_or_default();
+    assert!(next.nodes.iter().all(|node| node.name != deleted), "{next:#?}");
+    world.until_empty().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_suspended_while_it_waits_leaves_the_queue_and_its_clock() {
+    let (world, _operator) = running().await;
+    world.submit("r2", 4);
+    world.turns(3).await;
+    assert!(world.status("r2").queue.is_some(), "{}", world.shown());
+    world.edit_run("r2", |run| run.spec.suspend = true);
+    world.turns(4).await;
+    assert_eq!(world.status("r2").queue, None);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.edit_run("r2", |run| run.spec.suspend = false);
+    world.until_done().await;
+    world.assert_all_completed(1);
+    world.until_empty().await;
+}

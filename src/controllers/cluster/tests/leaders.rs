@@ -1,0 +1,184 @@
+//! Two operators act at once, one of them paused for a while before or after one of its writes, while its caches are
+//! kept fresh or frozen.
+
+use std::time::Duration;
+
+use trainyard_fake_apiserver::{Fault, Gate, Matching, Verb, When};
+
+use super::world::World;
+
+/// How long the paused operator sleeps.
+#[derive(Clone, Copy, Debug)]
+enum Sleeps {
+    /// Some turns.
+    Shortly,
+    /// Until everything is over.
+    ToTheEnd,
+}
+
+/// Plays a story with operator `a` held at its `nth` write. Returns the world, and whether there was such a write.
+async fn story(nth: usize, when: When, sleeps: Sleeps) -> (World, bool) {
+    let world = World::new();
+    let _a = world.start("a");
+    let mut held = None;
+    let (mut passed, mut turns) = (0, 0);
+    world.submit("r1", 2);
+    world.submit("r2", 3);
+    world.submit("r3", 1);
+    let own = || Matching::writes().agent("a");
+    let mut gate = world.server.pause(own(), when);
+    loop {
+        tokio::select! {
+            biased;
+            () = gate.reached() => {
+                passed += 1;
+                if passed == nth {
+                    held = Some(gate);
+                    break;
+                }
+                let next = world.server.pause(own(), when);
+                gate.release();
+                gate = next;
+            }
+            () = world.turn() => {
+                turns += 1;
+                if world.is_over() {
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                }
+                if turns > 60 || (world.is_over() && world.nodes().is_empty()) {
+                    gate.release();
+                    break;
+                }
+            }
+        }
+    }
+    let reached = held.is_some();
+    let _b = world.start("b");
+    if let Some(gate) = held {
+        match sleeps {
+            Sleeps::Shortly => world.turns(7).await,
+            Sleeps::ToTheEnd => {
+                world.until_done().await;
+                world.until_empty().await;
+            }
+        }
+        gate.release();
+    }
+    world.until_done().await;
+    world.until_empty().await;
+    (world, reached)
+}
+
+async fn pause_around_every_write(when: When, sleeps: Sleeps) {
+    for nth in 1.. {
+        let (world, reached) = story(nth, when, sleeps).await;
+        world.assert_all_completed(3);
+        if !reached {
+            assert!(nth > 20, "a story has more than {nth} writes");
+            return;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_wakes_before_a_write_while_another_acts_breaks_nothing() {
+    pause_around_every_write(When::Before, Sleeps::Shortly).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_wakes_after_a_write_while_another_acts_breaks_nothing() {
+    pause_around_every_write(When::After, Sleeps::Shortly).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_wakes_when_all_is_over_breaks_nothing() {
+    pause_around_every_write(When::Before, Sleeps::ToTheEnd).await;
+}
+
+/// A world with two idle nodes, and operator `a` about to write the allocation of `r1` on them.
+async fn about_to_allocate() -> (World, super::world::Process, Gate) {
+    let mut world = World::new();
+    world.work = 6;
+    let a = world.start("a");
+    world.submit("warm", 2);
+    world.until_done().await;
+    world.turn().await;
+    let commit = Matching::writes().agent("a").resource("runs/status").name("r1");
+    let gate = world.server.pause(commit, When::Before);
+    world.submit("r1", 2);
+    world.turn().await;
+    tokio::time::timeout(Duration::from_secs(5), gate.reached()).await.expect("the nodes are claimed for r1");
+    assert!(world.nodes().iter().all(|node| node.spec.claims.len() == 1), "{}", world.shown());
+    (world, a, gate)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_is_not_taken_from_an_allocation_that_is_written_meanwhile() {
+    let (world, _a, commit) = about_to_allocate().await;
+    // Another operator wants the nodes for somebody else. It has read that r1 has no allocation, and sleeps.
+    world.submit_urgent("urgent", 2);
+    world.runs_turn();
+    let drops = world.server.pause(Matching::writes().agent("b"), When::Before);
+    let _b = world.start("b");
+    tokio::time::timeout(Duration::from_secs(5), drops.reached()).await.expect("b wants to take the claims");
+    commit.release();
+    world.turns(3).await;
+    assert!(
+        world.status("r1").attempts.iter().any(|attempt| attempt.launched.is_some()),
+        "{}",
+        world.shown()
+    );
+    drops.release();
+    world.until_done().await;
+    world.until_empty().await;
+    world.assert_all_completed(1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_allocation_is_not_written_when_its_claims_were_taken_meanwhile() {
+    let (world, _a, commit) = about_to_allocate().await;
+    world.submit_urgent("urgent", 2);
+    world.runs_turn();
+    let _b = world.start("b");
+    world.turns(2).await;
+    assert!(world.status("urgent").allocation.is_some(), "{}", world.shown());
+    commit.release();
+    world.until_done().await;
+    world.until_empty().await;
+    world.assert_all_completed(2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_suspended_between_its_claims_and_its_allocation_gives_its_nodes_back() {
+    let (world, _a, commit) = about_to_allocate().await;
+    world.edit_run("r1", |run| run.spec.suspend = true);
+    let _b = world.start("b");
+    world.turns(4).await;
+    assert!(world.nodes().iter().all(|node| node.spec.claims.is_empty()), "{}", world.shown());
+    world.edit_run("r1", |run| run.spec.suspend = false);
+    world.turn().await;
+    commit.release();
+    world.until_done().await;
+    world.until_empty().await;
+    world.assert_all_completed(2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_watches_are_dead_breaks_nothing() {
+    for dead_from in 0..14 {
+        let world = World::new();
+        let (_a, _b) = (world.start("a"), world.start("b"));
+        for (name, nodes) in [("r1", 2), ("r2", 3), ("r3", 1)] {
+            world.submit(name, nodes);
+        }
+        world.turns(dead_from).await;
+        world.server.fail(Matching::any().verb(Verb::Watch).agent("b"), Fault::InternalError);
+        world.server.cut_watches();
+        world.turns(10).await;
+        world.server.heal();
+        world.until_done().await;
+        world.until_empty().await;
+        // What is claimed and withdrawn in between costs numbers of attempts, never a start.
+        world.assert_all_completed(10);
+    }
+}
