@@ -72,23 +72,18 @@ pub fn judge(
             judged.runs.push(run);
             continue;
         }
-        match refusal(&run, cluster, capacity.as_ref()) {
-            Some((reason, message)) => {
-                let run = key_of(&run.metadata.namespace, &run.metadata.name);
-                judged.aside.push(Aside { run, reason, message });
-            }
-            None => {
-                let status = run.status.get_or_insert_default();
-                status.phase = Some(RunPhase::Queued);
-                let accepted =
-                    Condition::new(RunCondition::Accepted, ConditionStatus::True, "Assumed", "", now);
-                conditions::set(&mut status.conditions, accepted);
-                let waits =
-                    !run.spec.suspend && !run.spec.cancel && run.metadata.deletion_timestamp.is_none();
-                judged.assumed += usize::from(waits);
-                judged.runs.push(run);
-            }
+        if let Some((reason, message)) = refusal(&run, cluster, capacity.as_ref()) {
+            let run = key_of(run.metadata.namespace.as_ref(), run.metadata.name.as_ref());
+            judged.aside.push(Aside { run, reason, message });
+            continue;
         }
+        let status = run.status.get_or_insert_default();
+        status.phase = Some(RunPhase::Queued);
+        let accepted = Condition::new(RunCondition::Accepted, ConditionStatus::True, "Assumed", "", now);
+        conditions::set(&mut status.conditions, accepted);
+        let waits = !run.spec.suspend && !run.spec.cancel && run.metadata.deletion_timestamp.is_none();
+        judged.assumed += usize::from(waits);
+        judged.runs.push(run);
     }
     judged
 }
@@ -166,5 +161,5 @@ pub fn why_aside(run: &Run) -> Aside {
         let phase = status.phase.unwrap_or_default();
         (AsideReason::Phase, format!("it is in phase {phase} and has nothing to wait for"))
     };
-    Aside { run: key_of(&run.metadata.namespace, &run.metadata.name), reason, message }
+    Aside { run: key_of(run.metadata.namespace.as_ref(), run.metadata.name.as_ref()), reason, message }
 }

@@ -53,9 +53,15 @@ pub fn complete(manifest: Manifest, now: Timestamp) -> anyhow::Result<World> {
     let Manifest { mut clusters, mut nodes, mut runs, mut classes, sizes, others } = manifest;
     let mut stand_ins = StandIns::new(now);
     stand_ins.of_clusters(&mut clusters, &nodes);
-    nodes.iter_mut().for_each(|node| stand_ins.of_object(&mut node.metadata));
-    runs.iter_mut().for_each(|run| stand_ins.of_run(&mut run.metadata));
-    classes.iter_mut().for_each(|class| stand_ins.of_object(&mut class.metadata));
+    for node in &mut nodes {
+        stand_ins.of_object(&mut node.metadata);
+    }
+    for run in &mut runs {
+        stand_ins.of_run(&mut run.metadata);
+    }
+    for class in &mut classes {
+        stand_ins.of_object(&mut class.metadata);
+    }
     stand_ins.of_classes(&mut classes, &clusters);
     every_node_has_a_cluster(&clusters, &nodes)?;
     runs.retain(|run| {
@@ -67,13 +73,13 @@ pub fn complete(manifest: Manifest, now: Timestamp) -> anyhow::Result<World> {
     let classes: Vec<_> = classes.iter().collect();
     let mut pools = Vec::new();
     for cluster in &clusters {
-        let key = key_of(&cluster.metadata.namespace, &cluster.metadata.name);
+        let key = key_of(cluster.metadata.namespace.as_ref(), cluster.metadata.name.as_ref());
         let (own, past): (Vec<_>, Vec<_>) = nodes
             .iter()
-            .filter(|node| key_of(&node.metadata.namespace, &Some(node.spec.cluster.name.clone())) == key)
+            .filter(|node| key_of(node.metadata.namespace.as_ref(), Some(&node.spec.cluster.name)) == key)
             .partition(|node| Some(&node.spec.cluster.uid) == cluster.metadata.uid.as_ref());
         let names_it =
-            |run: &Run| key_of(&run.metadata.namespace, &Some(run.spec.cluster_ref.name.clone())) == key;
+            |run: &Run| key_of(run.metadata.namespace.as_ref(), Some(&run.spec.cluster_ref.name)) == key;
         let (mine, rest): (Vec<_>, Vec<_>) = runs.into_iter().partition(names_it);
         runs = rest;
         let judged = acceptance::judge(mine, cluster, &own, &sizes, now);
@@ -94,12 +100,12 @@ pub fn complete(manifest: Manifest, now: Timestamp) -> anyhow::Result<World> {
         for orphans in by_uid.into_values() {
             let names: BTreeSet<&str> =
                 orphans.iter().filter_map(|node| node.metadata.name.as_deref()).collect();
-            let (theirs, rest) = light.into_iter().partition(|run| is_live_on(run, &names));
+            let (theirs, rest): (Vec<_>, Vec<_>) = light.into_iter().partition(|run| is_live_on(run, &names));
             light = rest;
-            pools.push(pool(&key, None, Err(catalogue::cluster_gone()), &orphans, theirs, Vec::new(), now));
+            pools.push(pool(&key, None, Err(catalogue::cluster_gone()), &orphans, &theirs, Vec::new(), now));
         }
         let resolved = catalogue::resolve(cluster, &sizes, &classes);
-        pools.push(pool(&key, Some(cluster.clone()), resolved, &own, light, aside, now));
+        pools.push(pool(&key, Some(cluster.clone()), resolved, &own, &light, aside, now));
     }
     let homeless = runs.iter().map(homeless).collect();
     let assumptions = stand_ins.sentences(&others);
@@ -111,7 +117,7 @@ fn pool(
     cluster: Option<Cluster>,
     catalogue: Result<Resolved, Refusal>,
     nodes: &[&ClusterNode],
-    runs: Vec<LightRun>,
+    runs: &[LightRun],
     aside: Vec<Aside>,
     now: Timestamp,
 ) -> Pool {
@@ -143,14 +149,16 @@ fn is_live_on(run: &LightRun, nodes: &BTreeSet<&str>) -> bool {
 
 /// A file that was forgotten must not read as a Cluster that was removed, or the answer would be to destroy its nodes.
 fn every_node_has_a_cluster(clusters: &[Cluster], nodes: &[ClusterNode]) -> anyhow::Result<()> {
-    let known: BTreeSet<String> =
-        clusters.iter().map(|cluster| key_of(&cluster.metadata.namespace, &cluster.metadata.name)).collect();
+    let known: BTreeSet<String> = clusters
+        .iter()
+        .map(|cluster| key_of(cluster.metadata.namespace.as_ref(), cluster.metadata.name.as_ref()))
+        .collect();
     for node in nodes {
-        let key = key_of(&node.metadata.namespace, &Some(node.spec.cluster.name.clone()));
+        let key = key_of(node.metadata.namespace.as_ref(), Some(&node.spec.cluster.name));
         if !known.contains(&key) {
             anyhow::bail!(
                 "ClusterNode {}: spec.cluster.name: no Cluster {key} is in the files; give it, too",
-                key_of(&node.metadata.namespace, &node.metadata.name)
+                key_of(node.metadata.namespace.as_ref(), node.metadata.name.as_ref())
             );
         }
     }
@@ -168,7 +176,7 @@ fn homeless(run: &Run) -> Aside {
     let (name, namespace) =
         (&run.spec.cluster_ref.name, run.metadata.namespace.as_deref().unwrap_or_default());
     Aside {
-        run: key_of(&run.metadata.namespace, &run.metadata.name),
+        run: key_of(run.metadata.namespace.as_ref(), run.metadata.name.as_ref()),
         reason: AsideReason::ClusterNotFound,
         message: format!(
             "no Cluster {name} in namespace {namespace}; create it, or create another Run that names one that is there"
@@ -177,6 +185,7 @@ fn homeless(run: &Run) -> Aside {
 }
 
 /// `<namespace>/<name>`.
-pub fn key_of(namespace: &Option<String>, name: &Option<String>) -> String {
-    format!("{}/{}", namespace.as_deref().unwrap_or_default(), name.as_deref().unwrap_or_default())
+pub fn key_of(namespace: Option<&String>, name: Option<&String>) -> String {
+    let text = |one: Option<&String>| one.cloned().unwrap_or_default();
+    format!("{}/{}", text(namespace), text(name))
 }
