@@ -311,7 +311,8 @@ impl Hands {
         let selector = service::selector(&id, attempt);
         if existing.spec.as_ref().and_then(|spec| spec.selector.as_ref()) != Some(&selector) {
             let operations = json!([{"op": "add", "path": "/spec/selector", "value": selector}]);
-            apply::patch(&self.services, &Seen::of(&existing)?, PatchIf::SameObject, operations).await?;
+            // On the version just read: a process that slept must not turn the Service back to an earlier attempt.
+            apply::patch(&self.services, &Seen::of(&existing)?, PatchIf::Unchanged, operations).await?;
         }
         Ok(Done::Service(attempt))
     }

@@ -16,9 +16,12 @@ pub fn check(server: &FakeServer) {
     for (index, (before, after)) in server.changes().into_iter().enumerate() {
         let kind = before.as_ref().or(after.as_ref()).map(|object| object["kind"].clone());
         let broken = match kind.as_ref().and_then(Value::as_str) {
-            Some("ClusterNode") => seen.node_changed(&uid_of(&before, &after), typed(after.as_ref())),
-            Some("Run") => seen.run_changed(&uid_of(&before, &after), typed(after.as_ref())),
-            Some("Cluster") => seen.cluster_changed(&uid_of(&before, &after), typed(after.as_ref())),
+            Some("ClusterNode") => seen.node_changed(&uid_of(before.as_ref(), after.as_ref()), typed(after.as_ref())),
+            Some("Run") => seen.run_changed(&uid_of(before.as_ref(), after.as_ref()), typed(after.as_ref())),
+            Some("Cluster") => {
+                seen.cluster_changed(&uid_of(before.as_ref(), after.as_ref()), typed(after.as_ref()));
+                Ok(())
+            }
             _ => continue,
         };
         if let Err(why) = broken.and_then(|()| seen.launched_attempts_have_their_nodes()) {
@@ -31,8 +34,8 @@ fn typed<K: serde::de::DeserializeOwned>(object: Option<&Value>) -> Option<K> {
     object.map(|object| serde_json::from_value(object.clone()).expect("a stored object decodes"))
 }
 
-fn uid_of(before: &Option<Value>, after: &Option<Value>) -> String {
-    let object = before.as_ref().or(after.as_ref());
+fn uid_of(before: Option<&Value>, after: Option<&Value>) -> String {
+    let object = before.or(after);
     object.and_then(|object| object["metadata"]["uid"].as_str()).unwrap_or_default().to_owned()
 }
 
@@ -153,10 +156,9 @@ impl Seen {
         Ok(())
     }
 
-    fn cluster_changed(&mut self, uid: &str, after: Option<Cluster>) -> Judgement {
+    fn cluster_changed(&mut self, uid: &str, after: Option<Cluster>) {
         self.clusters.remove(uid);
         self.clusters.extend(after.map(|after| (uid.to_owned(), after)));
-        Ok(())
     }
 
     /// Between its launch and the end of its pods an attempt has its claim on every node, alone or within capacity.

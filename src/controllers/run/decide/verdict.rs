@@ -249,6 +249,11 @@ pub fn deadline(run: &ValidRun, launched: Timestamp) -> Timestamp {
     launched.saturating_add(run.limit).unwrap_or(Timestamp::MAX)
 }
 
+/// The condition's time is written by whoever may write a pod's status, so it may be any time at all.
+fn patience_ends(since: Timestamp) -> Timestamp {
+    since.saturating_add(PLACE_PATIENCE).unwrap_or(Timestamp::MAX)
+}
+
 fn took_too_long(run: &ValidRun, launched: Timestamp, now: Timestamp) -> Option<End> {
     (now >= deadline(run, launched)).then(|| {
         let limit = trainyard_api::duration::Duration::from_secs(run.limit.as_secs());
@@ -315,7 +320,7 @@ fn never_started(case: &Case<'_>, launched: Timestamp, members: &Members<'_>) ->
             }
         }
         if let Some((since, message)) = &pod.unschedulable
-            && case.now >= (*since).max(launched) + PLACE_PATIENCE
+            && case.now >= patience_ends((*since).max(launched))
         {
             let text = format!("pod {name} found no place on its node: {message}");
             return ends(AttemptCause::Infrastructure, "Unschedulable", text);
@@ -335,7 +340,7 @@ pub fn next_look(case: &Case<'_>, run: &ValidRun, launched: Timestamp, members: 
             },
             Progress::Running { .. } | Progress::Exited { .. } | Progress::Broken { .. } => None,
         };
-        let place = pod.unschedulable.as_ref().map(|(since, _)| (*since).max(launched) + PLACE_PATIENCE);
+        let place = pod.unschedulable.as_ref().map(|(since, _)| patience_ends((*since).max(launched)));
         [container, place]
     });
     waits.flatten().filter(|when| *when > case.now).fold(deadline(run, launched), Timestamp::min)
