@@ -16,7 +16,9 @@ pub fn check(server: &FakeServer) {
     for (index, (before, after)) in server.changes().into_iter().enumerate() {
         let kind = before.as_ref().or(after.as_ref()).map(|object| object["kind"].clone());
         let broken = match kind.as_ref().and_then(Value::as_str) {
-            Some("ClusterNode") => seen.node_changed(&uid_of(before.as_ref(), after.as_ref()), typed(after.as_ref())),
+            Some("ClusterNode") => {
+                seen.node_changed(&uid_of(before.as_ref(), after.as_ref()), typed(after.as_ref()))
+            }
             Some("Run") => seen.run_changed(&uid_of(before.as_ref(), after.as_ref()), typed(after.as_ref())),
             Some("Cluster") => {
                 seen.cluster_changed(&uid_of(before.as_ref(), after.as_ref()), typed(after.as_ref()));
