@@ -58,6 +58,9 @@ pub enum Error {
 pub struct Context {
     /// The client, with all its layers.
     pub client: Client,
+    /// The same for the lease alone: its renewal must not wait its turn behind hundreds of requests of the controllers,
+    /// or a burst of work would cost the operator the lease and with it the work.
+    pub lease_client: Client,
     /// The time.
     pub clock: SharedClock,
     /// What is counted.
@@ -81,8 +84,9 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let serving = server::serve(listener, shown, CancellationToken::new());
 
     let client = client::connect(settings.limits(), metrics.clone()).await?;
+    let lease_client = client::connect(settings.limits(), metrics.clone()).await?;
     let clock = Arc::new(SystemClock);
-    let context = Context { client, clock, metrics, readiness, settings: Arc::new(settings) };
+    let context = Context { client, lease_client, clock, metrics, readiness, settings: Arc::new(settings) };
     tokio::select! {
         served = serving => Ok(served?),
         acted = act(&context, &shutdown, |tasks| start(&context, tasks)) => acted,
@@ -91,7 +95,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
 
 /// Starts everything that acts, as `tasks`. Called once this process may act.
 fn start(context: &Context, tasks: &mut Tasks) {
-    let Context { client, clock, metrics, readiness, settings } = context;
+    let Context { client, lease_client: _, clock, metrics, readiness, settings } = context;
     let events = Events::start(client.clone(), &settings.identity(), clock.clone(), metrics.clone(), tasks);
     let engines = Engines::new(Arc::new(Karpenter::new(client.clone(), clock.clone())));
     let nodes = controllers::node::NodeController::start(controllers::node::Setup {
@@ -176,7 +180,7 @@ async fn act(
 async fn win(context: &Context, shutdown: &CancellationToken) -> Option<Term> {
     let candidacy = context.settings.candidacy(context.client.default_namespace());
     let seen = context.readiness.gate(format!("lease {}/{}", candidacy.namespace, candidacy.name));
-    let election = Election::new(context.client.clone(), candidacy, context.clock.clone());
+    let election = Election::new(context.lease_client.clone(), candidacy, context.clock.clone());
     tokio::select! {
         () = shutdown.cancelled() => None,
         term = election.win(seen) => Some(term),

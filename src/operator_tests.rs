@@ -20,8 +20,10 @@ fn context(server: &FakeServer, identity: &str, more: &[&str]) -> Context {
         panic!("not the operator")
     };
     let metrics = Metrics::new();
+    let client = || over(server.service(identity), "default", Limits::default(), metrics.clone());
     Context {
-        client: over(server.service(identity), "default", Limits::default(), metrics.clone()),
+        client: client(),
+        lease_client: client(),
         clock: Arc::new(TokioClock::default()),
         metrics,
         readiness: Readiness::default(),
