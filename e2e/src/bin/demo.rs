@@ -121,7 +121,7 @@ async fn keep(plane: &ControlPlane, screen: &mut Screen, outcome: &Result<()>) -
     println!("  export KUBECONFIG={}", shown(kubeconfig));
     println!("  kubectl get trainyard -A");
     println!("  kubectl apply -f deploy/samples/2-mnist-tensorflow.yaml");
-    println!("  kubectl get tyr,tyc,tycn -w");
+    println!("  kubectl get tycn -w");
     println!("  kubectl describe tyr mnist");
     tokio::signal::ctrl_c().await?;
     Ok(())

@@ -71,9 +71,15 @@ impl AuditLog {
     /// The end of the log as it is now. Requests answered just before may still be written after it;
     /// `ControlPlane::audit_mark` waits for those.
     pub fn mark(&self) -> Result<Mark> {
-        let length =
-            std::fs::metadata(&self.path).with_context(|| format!("reading {}", self.path.display()))?.len();
-        Ok(Mark(length))
+        let mut file = File::open(&self.path).with_context(|| format!("opening {}", self.path.display()))?;
+        let length = file.seek(SeekFrom::End(0))?;
+        // The last line may be half written: the mark is behind the last whole one.
+        let start = length.saturating_sub(LONGEST_LINE);
+        file.seek(SeekFrom::Start(start))?;
+        let mut bytes = Vec::new();
+        file.take(length - start).read_to_end(&mut bytes)?;
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end as u64 + 1);
+        Ok(Mark(start + whole))
     }
 
     /// The start of the log.
@@ -112,6 +118,9 @@ impl AuditLog {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 }
+
+/// No line of the log is longer: it has no request bodies.
+const LONGEST_LINE: u64 = 1 << 20;
 
 /// A line of the log, as far as it is read.
 #[derive(Deserialize)]
