@@ -1,0 +1,46 @@
+//! The step on the Service of a Run.
+
+use kube::ResourceExt as _;
+use serde_json::json;
+use trainyard_api::names::FieldManager;
+use trainyard_model::run::RunIdentity;
+
+use super::refusal::refused;
+use super::{Done, Hands, is_owned_by};
+use crate::controllers::run::observe::{Refusal, Refused};
+use crate::kubernetes::apply::{self, Creation, PatchIf, Seen};
+use crate::kubernetes::error::Error;
+use crate::resources::service;
+
+impl Hands {
+    pub(super) async fn ensure_service(&self, attempt: i32) -> Result<Done, Error> {
+        let run = self.whole()?;
+        let id = RunIdentity {
+            namespace: run.namespace().unwrap_or_default(),
+            name: run.name_any(),
+            uid: run.uid().unwrap_or_default(),
+        };
+        let wanted = service::service(&id, attempt);
+        let created = apply::create(&self.services, &wanted, FieldManager::RunObjects.as_str()).await;
+        let existing = match created {
+            Ok(Creation::Created(_)) => return Ok(Done::Service(attempt)),
+            Ok(Creation::AlreadyExists(existing)) => existing,
+            Err(error) => return refused(&format!("Service {}", id.name), error),
+        };
+        if !is_owned_by(&existing.metadata, &id.uid) {
+            return Ok(Done::Refused(Refusal {
+                name: format!("Service {}", id.name),
+                why: Refused::NameTaken,
+                message: "a Service of that name is there and is not this Run's; delete it, or name the Run otherwise"
+                    .to_owned(),
+            }));
+        }
+        let selector = service::selector(&id, attempt);
+        if existing.spec.as_ref().and_then(|spec| spec.selector.as_ref()) != Some(&selector) {
+            let operations = json!([{"op": "add", "path": "/spec/selector", "value": selector}]);
+            // On the version just read: a process that slept must not turn the Service back to an earlier attempt.
+            apply::patch(&self.services, &Seen::of(&existing)?, PatchIf::Unchanged, operations).await?;
+        }
+        Ok(Done::Service(attempt))
+    }
+}
