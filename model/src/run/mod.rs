@@ -9,15 +9,18 @@
 //! | [`valid`] | the parse, and the parsed form |
 //! | [`layout`] | which process sits on which node, and how a node is shared among them |
 //! | [`wiring`] | the environment variables through which processes find each other, byte for byte |
+//! | [`pod_name`] | what the name of a pod says |
 //! | [`spec_hash`] | the hash that catches a spec changed behind the schema's back |
 //! | [`error`] | everything that can be wrong with a Run |
 
 pub mod error;
 pub mod layout;
+pub mod pod_name;
 pub mod spec_hash;
 pub mod valid;
 pub mod wiring;
 
 pub use error::InvalidRun;
 pub use layout::{Layout, Process, ProcessShare};
+pub use pod_name::PodName;
 pub use valid::{Budgets, Role, RunIdentity, ValidRun, Wiring, is_accepted};

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use rstest::rstest;
 use serde_json::{Value, json};
-use trainyard_api::distribution::RoleName;
 use trainyard_api::run_status::{AttemptCause, RunPhase};
 
 use super::*;
@@ -37,15 +36,11 @@ fn launched() -> Observed {
     }))
     .expect("a Run");
     let key = ObjectKey::namespaced("ml", "r1");
-    let pods = [
-        ("r1-worker-0", RoleName::Worker),
-        ("r1-worker-1", RoleName::Worker),
-        ("r1-ps-0", RoleName::ParameterServer),
-    ];
+    let pods = ["r1-worker-0", "r1-worker-1", "r1-ps-0"];
     Observed {
         key: key.clone(),
         subject: observe::live(Arc::new(run)),
-        pods: pods.into_iter().map(|(name, role)| (name.to_owned(), pod(&key, name, role))).collect(),
+        pods: pods.into_iter().map(|name| (name.to_owned(), pod(&key, name))).collect(),
         nodes: [("n0", "vm0"), ("n1", "vm1")]
             .into_iter()
             .map(|(name, vm)| (name.to_owned(), node(name, vm)))
@@ -63,18 +58,19 @@ fn launched() -> Observed {
     }
 }
 
-fn pod(run: &ObjectKey, name: &str, role: RoleName) -> PodFacts {
+fn pod(run: &ObjectKey, name: &str) -> PodFacts {
     PodFacts {
         run: run.clone(),
         seen: Seen { name: name.into(), uid: format!("{name}-uid"), resource_version: "5".into() },
         run_uid: "u1".into(),
         attempt: Some(1),
-        role: Some(role),
+        labelled: true,
         owner_uid: Some("u1".into()),
         node_name: Some("vm0".into()),
         gate: None,
         finalizers: vec!["trainyard.dev/run-pod".into()],
         deleting: false,
+        told_to_stop: None,
         finished: false,
         progress: Progress::Running { since: Some(at(1)) },
         disruption: None,
@@ -114,6 +110,10 @@ fn written(decision: &Decision) -> &RunStatus {
         [Step::WriteStatus { status, .. }] => status,
         other => panic!("one status write, not {other:#?}"),
     }
+}
+
+fn list(expected: &[&str]) -> Step {
+    Step::ListPods { expected: expected.iter().map(|name| (*name).to_owned()).collect() }
 }
 
 fn end_of(seen: &Observed, seconds: i64) -> Option<(AttemptCause, Option<String>, Option<i32>)> {
@@ -184,6 +184,7 @@ fn a_disruption_outweighs_the_exit_code_it_causes() {
     let mut seen = launched();
     if let Some(pod) = seen.pods.get_mut("r1-worker-1") {
         pod.disruption = Some("EvictionByEvictionAPI: drained".into());
+        pod.told_to_stop = Some(at(3));
         pod.progress = exited(137, "Error", 5);
         pod.finished = true;
     }
@@ -233,11 +234,59 @@ fn all_workers_must_exit_0_when_asked_for() {
     }
 }
 
+/// A training that is told to stop often stores a checkpoint and exits 0.
+#[rstest]
+#[case::exited_0_and_then_deleted(0, 9, 10, AttemptCause::Succeeded)]
+#[case::exited_0_because_it_was_told_to(0, 12, 10, AttemptCause::Infrastructure)]
+#[case::exited_0_within_the_same_second(0, 10, 10, AttemptCause::Infrastructure)]
+#[case::terminated_because_it_was_told_to(143, 12, 10, AttemptCause::Infrastructure)]
+#[case::failed_and_then_deleted(3, 9, 10, AttemptCause::UserCode)]
+fn what_a_process_says_after_it_was_told_to_stop_is_not_its_result(
+    #[case] code: i32,
+    #[case] exited_at: i64,
+    #[case] told_at: i64,
+    #[case] cause: AttemptCause,
+    #[values(true, false)] by_eviction: bool,
+) {
+    let mut seen = launched();
+    let pod = seen.pods.get_mut("r1-worker-0").expect("it is there");
+    pod.progress = exited(code, "", exited_at);
+    pod.finished = true;
+    pod.deleting = true;
+    pod.told_to_stop = Some(at(told_at));
+    pod.disruption = by_eviction.then(|| "EvictionByEvictionAPI: Eviction API: evicting".to_owned());
+    assert_eq!(end_of(&seen, 20).map(|end| end.0), Some(cause));
+}
+
+#[test]
+fn a_deletion_counts_from_its_request_and_a_disruption_from_its_condition() {
+    let told = |metadata: Value, conditions: Value| {
+        let mut pod = json!({
+            "metadata": {"name": "r1-worker-0", "namespace": "ml", "uid": "p", "resourceVersion": "1",
+                         "labels": {"trainyard.dev/run-uid": "u1"}},
+            "status": {"conditions": conditions},
+        });
+        pod["metadata"]
+            .as_object_mut()
+            .expect("metadata")
+            .extend(metadata.as_object().expect("fields").clone());
+        let pod = serde_json::from_value(pod).expect("a pod");
+        PodFacts::of(&pod).expect("a run's pod").told_to_stop
+    };
+    let disrupted =
+        json!([{"type": "DisruptionTarget", "status": "True", "lastTransitionTime": at(7).to_string()}]);
+    let deleted = json!({"deletionTimestamp": at(40).to_string(), "deletionGracePeriodSeconds": 30});
+    assert_eq!(told(json!({}), json!([])), None);
+    assert_eq!(told(deleted.clone(), json!([])), Some(at(10)));
+    assert_eq!(told(json!({}), disrupted.clone()), Some(at(7)));
+    assert_eq!(told(deleted, disrupted), Some(at(7)));
+}
+
 #[test]
 fn a_missing_member_is_lost_only_by_a_live_list() {
     let mut seen = launched();
     seen.pods.remove("r1-worker-1");
-    assert_eq!(decide(&seen, at(10)).steps, [Step::ListPods]);
+    assert_eq!(decide(&seen, at(10)).steps, [list(&["r1-worker-1"])]);
     seen.pods_are_live = true;
     assert_eq!(end_of(&seen, 10), Some((AttemptCause::Infrastructure, Some("r1-worker-1".into()), None)));
 }
@@ -316,7 +365,7 @@ fn an_ended_attempt_stops_its_pods_and_is_free_only_by_a_live_list() {
     if let Some(node) = seen.nodes.get_mut("n0") {
         node.lost = true;
     }
-    assert_eq!(decide(&seen, at(10)).steps, [Step::ListPods]);
+    assert_eq!(decide(&seen, at(10)).steps, [list(&["r1-worker-0", "r1-worker-1", "r1-ps-0"])]);
     seen.pods_are_live = true;
     let status = written(&decide(&seen, at(10))).clone();
     assert_eq!((status.attempts[0].pods_gone, status.phase), (true, Some(RunPhase::Completed)));

@@ -6,16 +6,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerState, Pod, PodCondition};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{ContainerState, Pod, PodCondition, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt as _;
 use trainyard_api::capacity::{self, Capacity};
 use trainyard_api::cluster_node::{ClusterIdentity, ClusterNode, NodeReason, RetireReason};
-use trainyard_api::distribution::RoleName;
-use trainyard_api::names::{Finalizer, START_GATE, labels};
+use trainyard_api::names::{API_VERSION, Finalizer, START_GATE, labels};
 use trainyard_api::placement::{Taint, Toleration};
 use trainyard_api::run_status::{RunPhase, RunStatus};
 use trainyard_api::{Cluster, Run, VmSize};
+use trainyard_model::run::PodName;
 
 use crate::kubernetes::apply::Seen;
 use crate::kubernetes::key::ObjectKey;
@@ -72,19 +73,21 @@ fn is_over(status: &RunStatus) -> bool {
         && status.allocation.as_ref().is_none_or(|allocation| allocation.attempt <= last)
 }
 
-/// A pod that carries the label of a Run.
+/// A pod of a Run.
+///
+/// What it is, is read from its name, which nobody can change; labels and owner are for finding it. See [`PodName`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct PodFacts {
-    /// Its namespace, and the name of the Run by its label.
+    /// Its namespace, and the name of the Run.
     pub run: ObjectKey,
     /// Name, UID and version.
     pub seen: Seen,
-    /// UID of the Run by its label.
+    /// UID of the Run: of the one that owns it, else by its label.
     pub run_uid: String,
-    /// Number of the attempt by its label; absent when that is no number.
+    /// Whether the label of that Run is on it: without it, neither the watch nor a list shows it.
+    pub labelled: bool,
+    /// Number of the attempt; absent when neither name nor label has one.
     pub attempt: Option<i32>,
-    /// Role by its label.
-    pub role: Option<RoleName>,
     /// UID of its controlling owner.
     pub owner_uid: Option<String>,
     /// The Node it is bound to.
@@ -95,6 +98,8 @@ pub struct PodFacts {
     pub finalizers: Vec<String>,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// When it was told to stop, by its deletion or by the condition `DisruptionTarget`; the earlier of the two.
+    pub told_to_stop: Option<Timestamp>,
     /// Whether it is finished: no container of it runs or will run.
     pub finished: bool,
     /// How far its main container is.
@@ -153,26 +158,49 @@ impl Progress {
 }
 
 impl PodFacts {
-    /// Reduces a pod; `None` for one that has no label of a Run or that no API server returned.
+    /// Reduces a pod that a watch or list by label has shown; `None` for one that says of no Run that it is its, or that
+    /// no API server returned.
     pub fn of(pod: &Pod) -> Option<Self> {
+        let name = pod.name_any();
+        let label = pod.labels().get(labels::RUN).map(String::as_str);
+        let run = PodName::parse(&name).map(|name| name.run).or(label)?;
+        let uid = owning_run(pod).or_else(|| pod.labels().get(labels::RUN_UID))?;
+        Self::of_run(pod, ObjectKey::namespaced(pod.namespace()?, run), uid)
+    }
+
+    /// Reduces a pod that has the name of one of this Run's. `None` for a stranger's, on which nothing says that it is or
+    /// was this Run's: neither owner nor label nor our finalizer.
+    pub fn of_name(pod: &Pod, run: &ObjectKey, run_uid: &str) -> Option<Self> {
+        let is_owned = owning_run(pod).is_some_and(|uid| uid == run_uid);
+        let is_labelled = pod.labels().get(labels::RUN_UID).is_some_and(|uid| uid == run_uid);
+        let is_held = pod.finalizers().iter().any(|one| one == Finalizer::RunPod.as_str());
+        if !is_owned && (owning_run(pod).is_some() || !(is_labelled || is_held)) {
+            return None;
+        }
+        Self::of_run(pod, run.clone(), run_uid)
+    }
+
+    fn of_run(pod: &Pod, run: ObjectKey, run_uid: &str) -> Option<Self> {
         let labels = pod.labels();
+        let name = pod.name_any();
+        let name = PodName::parse(&name).filter(|name| name.run == run.name);
         let spec = pod.spec.as_ref();
         let gates = spec.and_then(|spec| spec.scheduling_gates.as_ref());
         let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+        let of_label = || labels.get(labels::ATTEMPT).and_then(|text| text.parse().ok());
         Some(Self {
-            run: ObjectKey::namespaced(pod.namespace()?, labels.get(labels::RUN)?),
             seen: Seen::of(pod).ok()?,
-            run_uid: labels.get(labels::RUN_UID)?.clone(),
-            attempt: labels.get(labels::ATTEMPT).and_then(|text| text.parse().ok()),
-            role: labels
-                .get(labels::ROLE)
-                .and_then(|text| RoleName::ALL.iter().copied().find(|role| role.as_str() == text)),
+            run_uid: run_uid.to_owned(),
+            labelled: labels.get(labels::RUN_UID).is_some_and(|uid| uid == run_uid),
+            attempt: name.map(|name| name.attempt).or_else(of_label),
+            run,
             owner_uid: owner.map(|owner| owner.uid.clone()),
             node_name: spec.and_then(|spec| spec.node_name.clone()).filter(|name| !name.is_empty()),
             gate: gates.and_then(|gates| gates.iter().position(|gate| gate.name == START_GATE)),
             finalizers: pod.finalizers().to_vec(),
             deleting: pod.metadata.deletion_timestamp.is_some(),
+            told_to_stop: told_to_stop(pod),
             finished: phase == "Succeeded" || phase == "Failed",
             progress: progress(pod, phase),
             disruption: condition(pod, "DisruptionTarget").filter(|one| one.status == "True").map(|one| {
@@ -194,6 +222,37 @@ impl PodFacts {
     pub fn has_finalizer(&self) -> bool {
         self.finalizers.iter().any(|one| one == Finalizer::RunPod.as_str())
     }
+
+    /// Whether it was told to stop before its main container ended by itself, so that its exit code, 0 included, says
+    /// nothing about its work: a script that stores a checkpoint on SIGTERM and exits 0 has not finished its training.
+    /// Times have seconds only; in doubt it was cut short, because a second attempt costs less than a training that is
+    /// wrongly taken for finished.
+    pub fn was_cut_short(&self) -> bool {
+        let Some(told) = self.told_to_stop else { return false };
+        match &self.progress {
+            Progress::Exited { finished: Some(finished), .. } => *finished >= told,
+            Progress::Exited { code, finished: None, .. } => *code != 0,
+            Progress::Waiting { .. } | Progress::Running { .. } | Progress::Broken { .. } => true,
+        }
+    }
+}
+
+/// A deletion's time stamp is when its grace ends.
+fn told_to_stop(pod: &Pod) -> Option<Timestamp> {
+    let grace = SignedDuration::from_secs(pod.metadata.deletion_grace_period_seconds.unwrap_or(0));
+    let deleted = pod.metadata.deletion_timestamp.as_ref().map(|ends| ends.0.saturating_sub(grace));
+    let disrupted = condition(pod, "DisruptionTarget").filter(|one| one.status == "True");
+    let disrupted =
+        disrupted.map(|one| one.last_transition_time.as_ref().map_or(Timestamp::MIN, |time| time.0));
+    deleted.map(|at| at.unwrap_or(Timestamp::MIN)).into_iter().chain(disrupted).min()
+}
+
+/// UID of the Run that owns the pod.
+fn owning_run(pod: &Pod) -> Option<&String> {
+    let is_ours = |owner: &&OwnerReference| {
+        owner.controller == Some(true) && owner.kind == "Run" && owner.api_version == API_VERSION
+    };
+    pod.owner_references().iter().find(is_ours).map(|owner| &owner.uid)
 }
 
 fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
@@ -238,6 +297,27 @@ fn progress(pod: &Pod, phase: &str) -> Progress {
             message: of_pod(waiting.message.as_ref()),
         },
         _ => Progress::Waiting { reason: String::new(), message: String::new() },
+    }
+}
+
+/// A Service that carries the label of a Run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceFacts {
+    /// UID of the Run by its label.
+    pub run_uid: String,
+    /// The attempt that it selects, if it selects pods of that Run.
+    pub attempt: Option<i32>,
+}
+
+impl ServiceFacts {
+    /// Reduces a Service; `None` for one without the label of a Run.
+    pub fn of(service: &Service) -> Option<Self> {
+        let run_uid = service.labels().get(labels::RUN_UID)?.clone();
+        let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+        let attempt = selector
+            .filter(|selector| selector.get(labels::RUN_UID) == Some(&run_uid))
+            .and_then(|selector| selector.get(labels::ATTEMPT)?.parse().ok());
+        Some(Self { run_uid, attempt })
     }
 }
 

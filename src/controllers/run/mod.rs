@@ -14,12 +14,13 @@
 mod decide;
 mod execute;
 mod facts;
+mod memory;
 mod observe;
 mod report;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
 use trainyard_api::names::labels;
@@ -38,8 +39,9 @@ use crate::telemetry::metrics::{ControllerName, Metrics};
 use crate::telemetry::readiness::Readiness;
 
 use execute::Executor;
-use facts::{ClusterFacts, NodeFacts, PodFacts, RunFacts, SizeFacts};
-use observe::{Caches, Memory, pod_entry};
+use facts::{ClusterFacts, NodeFacts, PodFacts, RunFacts, ServiceFacts, SizeFacts};
+use memory::Memory;
+use observe::{Caches, pod_entry};
 
 /// What the controller is started with.
 pub struct Setup<'a> {
@@ -143,12 +145,13 @@ impl Controller {
 
     /// A decision from half a world would take pods for lost.
     async fn wait_until_listed(&self, token: &CancellationToken) {
-        let Caches { runs, pods, nodes, clusters, sizes } = &self.caches;
+        let Caches { runs, pods, nodes, clusters, services, sizes } = &self.caches;
         let listed = || {
             runs.is_initialised()
                 && pods.is_initialised()
                 && nodes.is_initialised()
                 && clusters.is_initialised()
+                && services.is_initialised()
                 && sizes.is_initialised()
         };
         while !listed() && !token.is_cancelled() {
@@ -191,6 +194,17 @@ fn watch(
             }
         })
         .start(tasks, readiness, metrics);
+    let woken = wake.clone();
+    let services = Watch::<Service>::new("services of runs", Api::all(client.clone()))
+        .select(Selection::all().labels(labels::RUN_UID))
+        .reduce(|service| ServiceFacts::of(&service))
+        .notify(move |change| {
+            // A new one is this controller's own as a rule; a wrong one is found when its Run is looked at.
+            if change.before.is_some() {
+                woken(change.key.clone());
+            }
+        })
+        .start(tasks, readiness, metrics);
     // Clusters and sizes decide what queued Runs wait for; there are few, and what is read of them changes seldom.
     let (all, woken) = (runs.clone(), wake.clone());
     let clusters = Watch::<Cluster>::guarded("clusters of the run controller", Api::all(client.clone()))
@@ -206,7 +220,7 @@ fn watch(
         .reduce(|size| Some(SizeFacts::of(&size)))
         .notify(move |_| wake_waiting(&all, &woken, |_| true))
         .start(tasks, readiness, metrics);
-    Caches { runs, pods, nodes, clusters, sizes }
+    Caches { runs, pods, nodes, clusters, services, sizes }
 }
 
 fn wake_waiting(runs: &Cache<RunFacts>, wake: &impl Fn(ObjectKey), concerns: impl Fn(&RunFacts) -> bool) {

@@ -4,22 +4,19 @@
 //! input of [`super::decide`] besides the time. No request is made here.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use trainyard_api::Run;
 use trainyard_api::capacity::Capacity;
 use trainyard_api::cluster_node::ClusterIdentity;
 use trainyard_api::placement::{Taint, Toleration};
-use trainyard_model::run::{InvalidRun, ValidRun, spec_hash};
+use trainyard_model::run::{InvalidRun, ValidRun};
 
-use super::facts::{ClusterFacts, NodeFacts, PodFacts, RunFacts, SizeFacts};
+use super::facts::{ClusterFacts, NodeFacts, PodFacts, RunFacts, ServiceFacts, SizeFacts};
+use super::memory::{BELIEVED, Memory, Remembered};
 use crate::kubernetes::cache::Cache;
 use crate::kubernetes::key::ObjectKey;
-
-/// How long an object that this process wrote is believed in although no cache shows it. Caches lag by milliseconds; a
-/// cache behind a dead connection is re-listed after a minute, and by then a live read settles the matter anyway.
-pub const BELIEVED: SignedDuration = SignedDuration::from_secs(10);
 
 /// The caches of the run controller.
 #[derive(Clone, Debug)]
@@ -32,6 +29,8 @@ pub struct Caches {
     pub nodes: Cache<NodeFacts>,
     /// Clusters.
     pub clusters: Cache<ClusterFacts>,
+    /// Services with the label of a Run; each has its Run's name.
+    pub services: Cache<ServiceFacts>,
     /// VmSizes.
     pub sizes: Cache<SizeFacts>,
 }
@@ -125,14 +124,14 @@ pub struct Observed {
     pub rehearsed_at: Option<Timestamp>,
     /// Whether the API server has just said that it would take the pods of a Run that differs in name only.
     pub alike_is_taken: bool,
-    /// The attempt that the Service selects, as far as this process has seen to it.
+    /// The attempt that its Service selects.
     pub service_for: Option<i32>,
     /// When something that is only believed in must be looked at again.
     pub believed_until: Option<Timestamp>,
 
     /// Learned in this reconcile: what the rehearsal said.
     pub rehearsal: Option<Rehearsal>,
-    /// Learned in this reconcile: that `subject` comes from a live read.
+    /// Learned in this reconcile: that `subject` comes from a live read, later than anything in `pods`.
     pub subject_is_live: bool,
     /// Learned in this reconcile, after the last write of the Run's status: that `pods` comes from a live list.
     pub pods_are_live: bool,
@@ -140,129 +139,6 @@ pub struct Observed {
     pub nodes_are_live: bool,
     /// Learned in this reconcile: objects that the API server did not take.
     pub refusals: Vec<Refusal>,
-}
-
-/// What this process wrote and learned that its caches do not show (yet). Lost with the process, without harm.
-#[derive(Debug, Default)]
-pub struct Memory {
-    by_run: Mutex<BTreeMap<ObjectKey, Remembered>>,
-    taken: Mutex<Vec<Taken>>,
-}
-
-/// How long the API server's yes to one Run holds for Runs of the same namespace, spec and machines. Somebody who submits
-/// five hundred Runs at once has the same question answered once, not five hundred times; and a quota that is used up
-/// meanwhile is found out by the pods themselves, as it would be after any other ten seconds in the queue.
-const YES_HOLDS: SignedDuration = SignedDuration::from_secs(10);
-/// Different Runs whose yes is remembered.
-const YES_REMEMBERED: usize = 64;
-
-/// A yes of the API server.
-#[derive(Clone, Debug)]
-struct Taken {
-    namespace: String,
-    spec_hash: String,
-    pool: Pool,
-    at: Timestamp,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Remembered {
-    run: Option<Arc<Run>>,
-    pods: BTreeMap<String, Kept>,
-    service: Option<(String, i32)>,
-    rehearsed: Option<(String, Timestamp)>,
-}
-
-/// A pod as an answer to a write showed it.
-#[derive(Clone, Debug)]
-struct Kept {
-    pod: PodFacts,
-    since: Timestamp,
-    /// It was told to go: a cache that does not show it any more is right.
-    leaving: bool,
-}
-
-impl Memory {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, Remembered>> {
-        // Nothing that can panic runs under this lock.
-        self.by_run.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Keeps what the Run is now.
-    pub fn keep_run(&self, key: &ObjectKey, run: &Arc<Run>) {
-        self.lock().entry(key.clone()).or_default().run = Some(Arc::clone(run));
-    }
-
-    /// Keeps what a pod is now, and whether it was told to go.
-    pub fn keep_pod(&self, key: &ObjectKey, pod: &PodFacts, leaving: bool, now: Timestamp) {
-        let mut all = self.lock();
-        let kept = Kept { pod: pod.clone(), since: now, leaving };
-        all.entry(key.clone()).or_default().pods.insert(pod.seen.name.clone(), kept);
-    }
-
-    /// Forgets a pod that is gone.
-    pub fn forget_pod(&self, key: &ObjectKey, name: &str) {
-        if let Some(remembered) = self.lock().get_mut(key) {
-            remembered.pods.remove(name);
-        }
-    }
-
-    /// Keeps that the Service of this Run selects this attempt.
-    pub fn keep_service(&self, key: &ObjectKey, run_uid: &str, attempt: i32) {
-        self.lock().entry(key.clone()).or_default().service = Some((run_uid.to_owned(), attempt));
-    }
-
-    /// Keeps that the API server would take the pods of a Run like this one.
-    pub fn keep_yes(&self, namespace: &str, run: &Run, pool: &Pool, now: Timestamp) {
-        let spec_hash = spec_hash::of(&run.spec);
-        let mut taken = self.taken();
-        taken.retain(|one| {
-            now.duration_since(one.at) < YES_HOLDS
-                && !(one.namespace == namespace && one.spec_hash == spec_hash && one.pool == *pool)
-        });
-        if taken.len() < YES_REMEMBERED {
-            taken.push(Taken { namespace: namespace.to_owned(), spec_hash, pool: pool.clone(), at: now });
-        }
-    }
-
-    fn said_yes(&self, namespace: &str, run: &Run, pool: &Pool, now: Timestamp) -> bool {
-        let taken = self.taken();
-        let fresh: Vec<&Taken> = taken
-            .iter()
-            .filter(|one| now.duration_since(one.at) < YES_HOLDS && one.namespace == namespace)
-            .collect();
-        if fresh.is_empty() {
-            return false;
-        }
-        let spec_hash = spec_hash::of(&run.spec);
-        fresh.iter().any(|one| one.spec_hash == spec_hash && one.pool == *pool)
-    }
-
-    fn taken(&self) -> MutexGuard<'_, Vec<Taken>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Keeps when the pods of this Run were rehearsed.
-    pub fn keep_rehearsal(&self, key: &ObjectKey, run_uid: &str, now: Timestamp) {
-        self.lock().entry(key.clone()).or_default().rehearsed = Some((run_uid.to_owned(), now));
-    }
-
-    fn recall(&self, key: &ObjectKey) -> Remembered {
-        self.lock().get(key).cloned().unwrap_or_default()
-    }
-
-    fn replace(&self, key: &ObjectKey, remembered: Remembered) {
-        let is_empty = remembered.run.is_none()
-            && remembered.pods.is_empty()
-            && remembered.service.is_none()
-            && remembered.rehearsed.is_none();
-        let mut all = self.lock();
-        if is_empty {
-            all.remove(key);
-        } else {
-            all.insert(key.clone(), remembered);
-        }
-    }
 }
 
 /// Puts together what is known of the Run of this name.
@@ -297,7 +173,6 @@ pub fn observe(caches: &Caches, memory: &Memory, key: &ObjectKey, now: Timestamp
         Some(shown) => version(&shown.seen.resource_version) < version(&kept.pod.seen.resource_version),
         None => !kept.leaving && now.duration_since(kept.since) < BELIEVED,
     });
-    let believed_until = remembered.pods.values().map(|kept| kept.since + BELIEVED).min();
     pods.extend(remembered.pods.iter().map(|(name, kept)| (name.clone(), kept.pod.clone())));
 
     let uid = match &subject {
@@ -305,7 +180,20 @@ pub fn observe(caches: &Caches, memory: &Memory, key: &ObjectKey, now: Timestamp
         Subject::Over(facts) => Some(facts.seen.uid.clone()),
         Subject::Unseen | Subject::Gone => None,
     };
-    let service_for = remembered.service.clone().filter(|(of, _)| Some(of) == uid.as_ref()).map(|(_, k)| k);
+    let shown = caches.services.get(key).filter(|service| Some(&service.run_uid) == uid.as_ref());
+    let shown = shown.and_then(|service| service.attempt);
+    remembered.service = remembered.service.filter(|kept| {
+        Some(&kept.run_uid) == uid.as_ref()
+            && Some(kept.attempt) != shown
+            && now.duration_since(kept.since) < BELIEVED
+    });
+    let service_for = remembered.service.as_ref().map(|kept| kept.attempt).or(shown);
+    let believed_since = remembered
+        .pods
+        .values()
+        .map(|kept| kept.since)
+        .chain(remembered.service.iter().map(|kept| kept.since));
+    let believed_until = believed_since.min().map(|since| since + BELIEVED);
     let rehearsed_at =
         remembered.rehearsed.clone().filter(|(of, _)| Some(of) == uid.as_ref()).map(|(_, at)| at);
     memory.replace(key, remembered);

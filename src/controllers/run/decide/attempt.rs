@@ -1,7 +1,7 @@
 //! An attempt, from the answer to its allocation until its pods are gone.
 
 use trainyard_api::Time;
-use trainyard_api::conditions::{ConditionStatus, RunCondition};
+use trainyard_api::conditions::{self, ConditionStatus, RunCondition};
 use trainyard_api::distribution::RoleName;
 use trainyard_api::run_status::{Allocation, Attempt, AttemptCause, RoleStatus, RunPhase, RunReason};
 use trainyard_model::run::{Process, ValidRun};
@@ -16,6 +16,14 @@ use crate::resources::pod::{self, Binding, Machine};
 /// How long to wait for the Cluster's word about an allocation whose claims are not on every node. It comes as a change
 /// of the Run; this is only in case it was missed.
 const LOOK_AGAIN: jiff::SignedDuration = jiff::SignedDuration::from_secs(30);
+
+/// How long an attempt may take from its answer to its launch. Its machines are paid for meanwhile. Pods are made within
+/// seconds; what keeps them from being made for longer than this (an API server that answers with errors, somebody's
+/// finalizer on a pod that must go) is not mended by waiting on these machines.
+pub const START_PATIENCE: jiff::SignedDuration = jiff::SignedDuration::from_mins(10);
+
+/// How often to look for the end of a pod that the watch does not show. Only somebody who takes labels off makes one.
+const LOOK_FOR_HIDDEN: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
 
 /// Answers an allocation that has no attempt yet; true when it did. An attempt that nobody wants any more is answered as
 /// ended, so that its claims become free.
@@ -66,7 +74,8 @@ pub fn go_on(case: &Case<'_>, draft: Draft) -> Decision {
     }
 }
 
-/// The processes of the attempt with their pods. Only a pod that has the expected name and is owned by this Run counts.
+/// The processes of the attempt with their pods. Only a pod that has the expected name, is owned by this Run and carries its
+/// label counts.
 fn members<'a>(
     case: &Case<'a>,
     run: &ValidRun,
@@ -74,7 +83,7 @@ fn members<'a>(
     pods: impl Iterator<Item = &'a PodFacts>,
 ) -> Vec<(Process, Option<&'a PodFacts>)> {
     let owned: std::collections::BTreeMap<&str, &PodFacts> = pods
-        .filter(|pod| pod.owner_uid.as_deref() == Some(case.uid))
+        .filter(|pod| pod.labelled && pod.owner_uid.as_deref() == Some(case.uid))
         .map(|pod| (pod.seen.name.as_str(), pod))
         .collect();
     run.layout
@@ -121,6 +130,13 @@ fn start(
         return ended(draft, attempt, end);
     }
 
+    let answered = conditions::find(&draft.status.conditions, RunCondition::Allocated)
+        .filter(|allocated| allocated.status == ConditionStatus::True)
+        .map_or(case.now, |allocated| allocated.last_transition_time.0);
+    if case.now >= answered + START_PATIENCE {
+        let text = "it could not be started within 10 minutes, so its machines are given back";
+        return ended(draft, attempt, End::plain(AttemptCause::Infrastructure, text));
+    }
     // A pod that somebody deletes before the launch is let go, and made again when it is gone.
     let dying: Vec<Step> = members
         .iter()
@@ -132,7 +148,7 @@ fn start(
         return Decision::steps(dying);
     }
     if members.iter().filter_map(|(_, pod)| *pod).any(|pod| pod.deleting) {
-        return draft.write();
+        return draft.write_or_wait(Some(case.now + LOOK_AGAIN));
     }
 
     // What the pods are made from: the claim on every node, and that its Node is the one that was allocated.
@@ -167,10 +183,15 @@ fn start(
         });
     }
 
-    let mut steps = Vec::new();
-    if run.layout.processes().len() > 1 && case.seen.service_for != Some(number) {
-        steps.push(Step::EnsureService { attempt: number });
+    if members
+        .iter()
+        .any(|(process, pod)| pod.is_none() && case.has_stranger(&run.pod_name(*process, number)))
+    {
+        // Told to go already; made anew when it is gone.
+        return draft.write_or_wait(Some(case.now + LOOK_AGAIN));
     }
+    let mut steps = Vec::new();
+    steps.extend(service(case, run, number));
     for (process, _) in members.iter().filter(|(_, pod)| pod.is_none()) {
         let built = machines
             .get(process.node)
@@ -195,6 +216,12 @@ fn start(
         return Decision::steps(vec![Step::ReadNodes]);
     }
     launch(case, run, draft, number, members)
+}
+
+/// What makes the names of the attempt's hosts known, where there is more than one. Somebody may delete the Service later.
+fn service(case: &Case<'_>, run: &ValidRun, attempt: i32) -> Option<Step> {
+    let is_needed = run.layout.processes().len() > 1 && case.seen.service_for != Some(attempt);
+    is_needed.then_some(Step::EnsureService { attempt })
 }
 
 fn launch(case: &Case<'_>, run: &ValidRun, mut draft: Draft, number: i32, members: &Members<'_>) -> Decision {
@@ -228,8 +255,11 @@ fn follow(
         .filter(|pod| pod.gate.is_some() && !pod.deleting)
         .map(|pod| Step::RemoveGate(pod.clone()))
         .collect();
+    steps.extend(service(case, run, attempt.number));
     if members.iter().any(|(_, pod)| pod.is_none()) {
-        steps.push(Step::ListPods);
+        let missing = members.iter().filter(|(_, pod)| pod.is_none());
+        let expected = missing.map(|(process, _)| run.pod_name(*process, attempt.number)).collect();
+        steps.push(Step::ListPods { expected });
     }
     if !case.seen.nodes_are_live && case.has_unknown_node() {
         steps.push(Step::ReadNodes);
@@ -260,6 +290,12 @@ fn started(pod: &PodFacts) -> Option<jiff::Timestamp> {
     }
 }
 
+/// The names of an attempt's pods.
+fn expected_pods(case: &Case<'_>, attempt: i32) -> Vec<String> {
+    let Ok(run) = case.valid else { return Vec::new() };
+    run.layout.processes().iter().map(|process| run.pod_name(*process, attempt)).collect()
+}
+
 /// An ended attempt: its pods have been told to stop; it is free when a live list shows none that runs.
 pub fn free(case: &Case<'_>, mut draft: Draft) -> Decision {
     let unfreed: Vec<i32> = draft
@@ -269,14 +305,20 @@ pub fn free(case: &Case<'_>, mut draft: Draft) -> Decision {
         .filter(|attempt| attempt.cause.is_some() && !attempt.pods_gone)
         .map(|attempt| attempt.number)
         .collect();
-    let holds = |number: i32| case.pods_of(number).any(|pod| !pod.finished && !case.is_on_lost_node(pod));
-    if unfreed.iter().any(|number| holds(*number)) {
+    // Whatever number a pod has: none of a later attempt is made before this one is free.
+    let mut holding = case.own.iter().filter(|pod| !pod.finished && !case.is_on_lost_node(pod)).peekable();
+    if holding.peek().is_some() {
         // A ClusterNode that the cache does not show may be gone, and with it whatever would stop the pod.
-        let unknown = !case.seen.nodes_are_live && case.has_unknown_node();
-        return if unknown { Decision::steps(vec![Step::ReadNodes]) } else { draft.write() };
+        if !case.seen.nodes_are_live && case.has_unknown_node() {
+            return Decision::steps(vec![Step::ReadNodes]);
+        }
+        // A pod that has lost its label goes without any word from the watch.
+        let is_hidden = holding.any(|pod| !pod.labelled);
+        return draft.write_or_wait(is_hidden.then(|| case.now + LOOK_FOR_HIDDEN));
     }
     if !case.seen.pods_are_live {
-        return Decision::steps(vec![Step::ListPods]);
+        let expected = unfreed.iter().flat_map(|number| expected_pods(case, *number)).collect();
+        return Decision::steps(vec![Step::ListPods { expected }]);
     }
     for number in unfreed {
         if let Some(attempt) = draft.attempt_mut(number) {

@@ -81,7 +81,10 @@ pub enum Step {
     /// Read the Run from the API server.
     ReadRun,
     /// List the Run's pods from the API server, whoever owns them.
-    ListPods,
+    ListPods {
+        /// Names to look for one by one where the list by label does not show them: labels can be taken off.
+        expected: Vec<String>,
+    },
     /// Let the scheduler have a pod.
     RemoveGate(PodFacts),
     /// Let a pod go.
@@ -126,7 +129,7 @@ pub fn decide(seen: &Observed, now: Timestamp) -> Decision {
 fn over(seen: &Observed, uid: &str, remove_finalizer: bool) -> Decision {
     let (own, strangers) = by_run(seen, uid);
     let mut steps = stops(own.iter().copied());
-    steps.extend(strangers_steps(seen, &strangers));
+    steps.extend(once_seen_live(seen, removals(&strangers)));
     if steps.is_empty() && remove_finalizer && own.iter().all(|pod| pod.finished) {
         steps.push(Step::RemoveRunFinalizer);
     }
@@ -141,12 +144,16 @@ fn live(
 ) -> Decision {
     let uid = run.metadata.uid.clone().unwrap_or_default();
     let (own, strangers) = by_run(seen, &uid);
-    let case = Case { seen, run, valid: valid.as_ref().map(|valid| &**valid), uid: &uid, own: &own, now };
+    let valid = valid.as_ref().map(|valid| &**valid);
+    let case = Case { seen, run, valid, uid: &uid, own: &own, strangers: &strangers, now };
 
     // Pods of ended attempts are let go on sight, whatever else there is to do.
-    let ended = own.iter().copied().filter(|pod| case.is_ended(pod));
-    let mut steps = stops(ended);
-    steps.extend(strangers_steps(seen, &strangers));
+    let mut steps = stops(own.iter().copied().filter(|pod| case.standing(pod) == Standing::Ended));
+    steps.extend(once_seen_live(
+        seen,
+        stops(own.iter().copied().filter(|pod| case.standing(pod) == Standing::Unrecorded)),
+    ));
+    steps.extend(once_seen_live(seen, removals(&strangers)));
     if !steps.is_empty() {
         return Decision::steps(steps);
     }
@@ -163,6 +170,18 @@ fn live(
     }
 }
 
+/// What is recorded of a pod's attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It has not ended.
+    Live,
+    /// It has, or the pod is of none.
+    Ended,
+    /// It is later than any that is recorded. An attempt is recorded before its pods are made, so either this view of the
+    /// Run is old, or somebody has made the pod by hand.
+    Unrecorded,
+}
+
 /// A live Run and what belongs to it.
 pub struct Case<'a> {
     /// Everything observed.
@@ -173,8 +192,10 @@ pub struct Case<'a> {
     pub valid: Result<&'a ValidRun, &'a InvalidRun>,
     /// Its UID.
     pub uid: &'a str,
-    /// Pods with its UID in their label, whoever owns them.
+    /// Its pods: those it owns, and those without owner that have its UID in their label.
     pub own: &'a [&'a PodFacts],
+    /// Pods of an earlier Run of its name.
+    pub strangers: &'a [&'a PodFacts],
     /// The time.
     pub now: Timestamp,
 }
@@ -190,16 +211,19 @@ impl Case<'_> {
         self.run.status.as_ref().map_or(&[], |status| &status.attempts)
     }
 
-    /// Whether the pod belongs to an attempt that has ended. A pod of an attempt later than any that is recorded shows
-    /// that this view of the Run is old; it is left alone.
-    fn is_ended(&self, pod: &PodFacts) -> bool {
-        let last = self.attempts().last();
-        match (pod.attempt, last) {
-            (None, _) => true,
-            (Some(number), Some(last)) if number == last.number => last.cause.is_some(),
-            (Some(number), Some(last)) => number < last.number,
-            (Some(_), None) => false,
+    /// What is recorded of the attempt that the pod belongs to.
+    fn standing(&self, pod: &PodFacts) -> Standing {
+        match (pod.attempt, self.attempts().last()) {
+            (None, _) => Standing::Ended,
+            (Some(number), Some(last)) if number == last.number && last.cause.is_none() => Standing::Live,
+            (Some(number), Some(last)) if number <= last.number => Standing::Ended,
+            (Some(_), _) => Standing::Unrecorded,
         }
+    }
+
+    /// Whether a pod of an earlier Run of its name has this name.
+    pub fn has_stranger(&self, pod: &str) -> bool {
+        self.strangers.iter().any(|stranger| stranger.seen.name == pod)
     }
 
     /// Pods of this attempt, whoever owns them.
@@ -238,10 +262,20 @@ fn by_run<'a>(seen: &'a Observed, uid: &str) -> (Vec<&'a PodFacts>, Vec<&'a PodF
     seen.pods.values().partition(|pod| pod.run_uid == uid)
 }
 
-/// Pods whose Run does not exist are let go, once a live read has shown that another Run has its name.
-fn strangers_steps(seen: &Observed, strangers: &[&PodFacts]) -> Vec<Step> {
-    let stops = stops(strangers.iter().copied());
-    if stops.is_empty() || seen.subject_is_live { stops } else { vec![Step::ReadRun] }
+/// These steps, once a live read of the Run, later than what showed the pods, has borne out that they are none of its.
+fn once_seen_live(seen: &Observed, steps: Vec<Step>) -> Vec<Step> {
+    if steps.is_empty() || seen.subject_is_live { steps } else { vec![Step::ReadRun] }
+}
+
+/// What removes pods of an earlier Run of the name: finished ones, too, because they have names that are needed.
+fn removals(strangers: &[&PodFacts]) -> Vec<Step> {
+    let there = strangers.iter().filter(|pod| !pod.deleting || pod.has_finalizer());
+    there
+        .map(|pod| {
+            let pod = PodFacts::clone(pod);
+            Step::StopPod { release: pod.has_finalizer(), delete: !pod.deleting, pod }
+        })
+        .collect()
 }
 
 /// What lets these pods go: finished ones lose our finalizer and stay, the others are deleted, too.

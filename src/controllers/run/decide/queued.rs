@@ -244,8 +244,16 @@ fn queue(case: &Case<'_>, mut draft: Draft, reason: RunReason, said: &str) -> De
         refuse(&mut draft, Accepted::SetupFailed, &text);
         return draft.write_or_wait(Some(when));
     }
+    if let Some(leftover) = case.strangers.first() {
+        let text = format!("pod {} of an earlier Run of this name is being removed", leftover.seen.name);
+        draft.set_phase(RunPhase::Queued, RunReason::NotChecked, text);
+        return draft.write_or_wait(Some(case.now + LEFTOVER_AGAIN));
+    }
     rehearse(case, run, draft, reason, said)
 }
+
+/// How often to look again at pods of an earlier Run that are going; the watch tells when they are gone, as a rule.
+const LEFTOVER_AGAIN: SignedDuration = SignedDuration::from_secs(10);
 
 /// The wait after a failed set-up, doubled with each further one in a row up to [`ASK_AGAIN`]: what is missing is put
 /// there by a person, and each try takes nodes from others.

@@ -9,6 +9,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use trainyard_api::distribution::RoleName;
+use trainyard_api::names::labels;
 use trainyard_api::run::SuccessPolicy;
 use trainyard_api::run_status::{Attempt, AttemptCause, Directive, DirectiveKind, DirectiveReason};
 use trainyard_model::run::{Process, ValidRun};
@@ -108,7 +109,9 @@ fn succeeded(run: &ValidRun, members: &Members<'_>) -> Option<End> {
         SuccessPolicy::AllWorkers => process.role != RoleName::ParameterServer,
     };
     let exited_zero = |pod: Option<&PodFacts>| {
-        pod.is_some_and(|pod| matches!(pod.progress, Progress::Exited { code: 0, .. }))
+        pod.is_some_and(|pod| {
+            matches!(pod.progress, Progress::Exited { code: 0, .. }) && !pod.was_cut_short()
+        })
     };
     let all = members.iter().filter(|(process, _)| decides(*process)).all(|(_, pod)| exited_zero(*pod));
     let message = match run.success {
@@ -170,7 +173,7 @@ fn machine_failed(case: &Case<'_>, members: &Members<'_>) -> Option<End> {
     }
     for pod in members.iter().filter_map(|(_, pod)| *pod) {
         let name = &pod.seen.name;
-        if matches!(pod.progress, Progress::Exited { code: 0, .. }) {
+        if !pod.was_cut_short() {
             continue;
         }
         if let Some(why) = &pod.disruption {
@@ -180,7 +183,7 @@ fn machine_failed(case: &Case<'_>, members: &Members<'_>) -> Option<End> {
                 format!("pod {name} was taken off its node: {why}"),
             );
         }
-        if pod.deleting && !pod.finished {
+        if pod.deleting {
             return infrastructure(name, "PodDeleted", format!("pod {name} was deleted by somebody"));
         }
     }
@@ -240,6 +243,14 @@ fn member_lost(case: &Case<'_>, run: &ValidRun, attempt: i32, members: &Members<
     }
     let (process, _) = members.iter().find(|(_, pod)| pod.is_none())?;
     let name = run.pod_name(*process, attempt);
+    if case.own.iter().any(|pod| pod.seen.name == name) {
+        let text = format!(
+            "pod {name} has lost its owner or its label {}, so it cannot be followed any more; leave the labels and \
+             owners of a run's pods as they are",
+            labels::RUN_UID
+        );
+        return Some(End::by(AttemptCause::Infrastructure, &name, "PodChanged", text));
+    }
     let text = format!("pod {name} is gone, and nobody knows how it ended");
     Some(End::by(AttemptCause::Infrastructure, &name, "PodGone", text))
 }

@@ -16,17 +16,19 @@ use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
-use trainyard_api::names::Finalizer;
+use trainyard_api::names::{Finalizer, labels};
 use trainyard_api::{ClusterNode, Run};
 
 use super::decide::Step;
 use super::facts::{NodeFacts, PodFacts, RunFacts};
-use super::observe::{self, Memory, Observed, Refusal, Rehearsal, Subject};
+use super::memory::{self, Memory};
+use super::observe::{self, Observed, Refusal, Rehearsal, Subject};
 use super::report::{self, Notice};
 use crate::clock::SharedClock;
 use crate::kubernetes::apply;
 use crate::kubernetes::error::{Error, Verb};
 use crate::kubernetes::events::Events;
+use crate::kubernetes::key::ObjectKey;
 use crate::kubernetes::read;
 
 /// Requests of one Run at the same time. A gang's pods are created and released in few round trips, while the client's
@@ -56,6 +58,8 @@ enum Done {
     Created(Box<PodFacts>),
     Ungated(Box<PodFacts>),
     Stopped(Box<PodFacts>),
+    /// A pod of an earlier Run has a name that is needed.
+    Leftover(Box<PodFacts>),
     PodGone(String),
     Nodes(BTreeMap<String, NodeFacts>),
     Pods(BTreeMap<String, PodFacts>),
@@ -118,7 +122,7 @@ fn absorb(with: &Executor, seen: &mut Observed, done: Done) {
         }
         Done::Service(attempt) => {
             if let Some(uid) = uid_of(&seen.subject) {
-                with.memory.keep_service(&seen.key, &uid, attempt);
+                with.memory.keep_service(&seen.key, &uid, attempt, now);
             }
             seen.service_for = Some(attempt);
         }
@@ -128,6 +132,10 @@ fn absorb(with: &Executor, seen: &mut Observed, done: Done) {
         }
         Done::Ungated(pod) => keep_pod(with, seen, *pod, false),
         Done::Stopped(pod) => keep_pod(with, seen, *pod, true),
+        Done::Leftover(pod) => {
+            seen.subject_is_live = false;
+            seen.pods.insert(pod.seen.name.clone(), *pod);
+        }
         Done::PodGone(name) => {
             with.memory.forget_pod(&seen.key, &name);
             seen.pods.remove(&name);
@@ -141,6 +149,7 @@ fn absorb(with: &Executor, seen: &mut Observed, done: Done) {
             seen.pods.retain(|_, pod| Some(&pod.run_uid) != uid.as_ref());
             seen.pods.extend(pods);
             seen.pods_are_live = true;
+            seen.subject_is_live = false;
         }
         Done::Refused(refusal) => seen.refusals.push(refusal),
     }
@@ -149,7 +158,7 @@ fn absorb(with: &Executor, seen: &mut Observed, done: Done) {
 fn keep_pod(with: &Executor, seen: &mut Observed, pod: PodFacts, leaving: bool) {
     let now = with.clock.now();
     with.memory.keep_pod(&seen.key, &pod, leaving, now);
-    let until = now + observe::BELIEVED;
+    let until = now + memory::BELIEVED;
     seen.believed_until = Some(seen.believed_until.map_or(until, |earlier| earlier.min(until)));
     seen.pods.insert(pod.seen.name.clone(), pod);
 }
@@ -168,7 +177,7 @@ struct Hands {
     pods: Api<Pod>,
     services: Api<Service>,
     nodes: Api<ClusterNode>,
-    name: String,
+    key: ObjectKey,
     whole: Option<Arc<Run>>,
     facts: Option<RunFacts>,
     /// The UID of the Cluster, and the ClusterNodes of the allocation.
@@ -193,7 +202,7 @@ impl Hands {
             pods: Api::namespaced(with.client.clone(), namespace),
             services: Api::namespaced(with.client.clone(), namespace),
             nodes: Api::namespaced(with.client.clone(), namespace),
-            name: seen.key.name.clone(),
+            key: seen.key.clone(),
             whole,
             facts,
             allocated,
@@ -218,10 +227,10 @@ impl Hands {
             Step::CreatePod(pod) => one(self.create_pod(&pod).await?),
             Step::ReadNodes => one(Done::Nodes(self.read_nodes().await?)),
             Step::ReadRun => {
-                let run = read::get(&self.runs, &self.name).await?;
+                let run = read::get(&self.runs, &self.key.name).await?;
                 one(Done::Read(run.map(Box::new)))
             }
-            Step::ListPods => one(Done::Pods(self.list_pods().await?)),
+            Step::ListPods { expected } => one(Done::Pods(self.list_pods(expected).await?)),
             Step::RemoveGate(pod) => one(self.remove_gate(pod).await?),
             Step::StopPod { pod, release, delete } => one(self.stop_pod(pod, release, delete).await?),
         }
@@ -230,7 +239,7 @@ impl Hands {
     fn whole(&self) -> Result<&Run, Error> {
         self.whole.as_deref().ok_or_else(|| Error::NotFromServer {
             verb: Verb::Patch,
-            target: format!("Run {}", self.name),
+            target: format!("Run {}", self.key),
             missing: "object",
         })
     }
@@ -253,4 +262,11 @@ fn removal(finalizers: &[String], finalizer: Finalizer) -> Option<Value> {
 fn is_owned_by(metadata: &kube::core::ObjectMeta, uid: &str) -> bool {
     let owners = metadata.owner_references.iter().flatten();
     owners.into_iter().any(|owner| owner.controller == Some(true) && owner.uid == uid)
+}
+
+/// Whether an object that has a name of this Run's was made for an earlier Run of the same name: our label says so, and of
+/// two Runs of one name only one is there.
+fn is_of_earlier_run(metadata: &kube::core::ObjectMeta, uid: &str) -> bool {
+    let label = metadata.labels.iter().flatten().find(|(name, _)| *name == labels::RUN_UID);
+    label.is_some_and(|(_, of)| of != uid) && !is_owned_by(metadata, uid)
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use serde_json::json;
 use trainyard_api::names::{FieldManager, Finalizer, START_GATE, labels};
 
 use super::refusal::{refusal, refused};
-use super::{Done, Hands, is_owned_by, removal};
+use super::{AT_ONCE, Done, Hands, is_of_earlier_run, is_owned_by, removal};
 use crate::controllers::run::facts::PodFacts;
 use crate::controllers::run::observe::{Refusal, Refused, Rehearsal};
 use crate::kubernetes::apply::{self, Creation, DeleteIf, Deletion, PatchIf};
@@ -23,6 +24,12 @@ impl Hands {
             else {
                 continue;
             };
+            if error.kind() == ErrorKind::AlreadyExists
+                && let Some(existing) = read::get(&self.pods, &pod.name_any()).await?
+                && let Some(leftover) = self.leftover(&existing)
+            {
+                return Ok(leftover);
+            }
             let said = error.server_message().unwrap_or_default().to_owned();
             if said.contains("does not support dry run") {
                 cannot_tell = Some(said);
@@ -61,11 +68,13 @@ impl Hands {
             }
             // Ours from an answer that was lost, or that the cache does not show yet: a pod counts by label and owner.
             Ok(Creation::AlreadyExists(existing)) => {
+                if let Some(leftover) = self.leftover(&existing) {
+                    return Ok(leftover);
+                }
                 let ours = PodFacts::of(&existing).filter(|facts| {
-                    is_owned_by(&existing.metadata, &self.uid())
-                        && existing.labels().get(labels::RUN_UID) == pod.labels().get(labels::RUN_UID)
+                    facts.labelled
+                        && is_owned_by(&existing.metadata, &self.uid())
                         && existing.labels().get(labels::ATTEMPT) == pod.labels().get(labels::ATTEMPT)
-                        && Some(&facts.run_uid) == pod.labels().get(labels::RUN_UID)
                 });
                 Ok(ours.map_or_else(taken, |facts| Done::Created(Box::new(facts))))
             }
@@ -73,10 +82,35 @@ impl Hands {
         }
     }
 
-    pub(super) async fn list_pods(&self) -> Result<BTreeMap<String, PodFacts>, Error> {
-        let of_run = Selection::all().labels(format!("{}={}", labels::RUN_UID, self.uid()));
-        let pods = read::list(&self.pods, &of_run).await?;
-        Ok(pods.iter().filter_map(PodFacts::of).map(|pod| (pod.seen.name.clone(), pod)).collect())
+    /// A pod of an earlier Run of this name; of its own it is no more use to anybody.
+    fn leftover(&self, existing: &Pod) -> Option<Done> {
+        if !is_of_earlier_run(&existing.metadata, &self.uid()) {
+            return None;
+        }
+        let facts = PodFacts::of(existing).filter(|facts| facts.run == self.key)?;
+        Some(Done::Leftover(Box::new(facts)))
+    }
+
+    /// By label, and by name what the label does not show: whoever may write a pod can take its labels off.
+    pub(super) async fn list_pods(&self, expected: Vec<String>) -> Result<BTreeMap<String, PodFacts>, Error> {
+        let uid = self.uid();
+        let of_run = Selection::all().labels(format!("{}={uid}", labels::RUN_UID));
+        let labelled = read::list(&self.pods, &of_run).await?;
+        let mut found: BTreeMap<String, PodFacts> = labelled
+            .iter()
+            .filter_map(PodFacts::of)
+            .filter(|pod| pod.run == self.key || pod.run_uid == uid)
+            .map(|pod| (pod.seen.name.clone(), pod))
+            .collect();
+        let missing: Vec<String> = expected.into_iter().filter(|name| !found.contains_key(name)).collect();
+        let mut answers = stream::iter(missing)
+            .map(|name| async move { read::get(&self.pods, &name).await })
+            .buffer_unordered(AT_ONCE);
+        while let Some(answer) = answers.next().await {
+            let facts = answer?.and_then(|pod| PodFacts::of_name(&pod, &self.key, &uid));
+            found.extend(facts.map(|facts| (facts.seen.name.clone(), facts)));
+        }
+        Ok(found)
     }
 
     pub(super) async fn remove_gate(&self, pod: PodFacts) -> Result<Done, Error> {

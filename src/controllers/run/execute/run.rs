@@ -7,7 +7,7 @@ use kube::ResourceExt as _;
 use serde_json::{Map, Value, json};
 use trainyard_api::Run;
 use trainyard_api::names::{FieldManager, Finalizer};
-use trainyard_api::run_status::RunStatus;
+use trainyard_api::run_status::{RunPhase, RunStatus};
 
 use super::{AT_ONCE, Done, Hands, removal};
 use crate::controllers::run::facts::NodeFacts;
@@ -65,7 +65,8 @@ impl Hands {
 }
 
 /// The fields of the status that change, for a merge: what is absent now is null. The parts that other controllers write
-/// are never among them.
+/// are never among them, with one exception: the place in the queue goes with the write that ends the Run. The cluster
+/// controller, which writes it, does not look at finished Runs any more.
 fn changes(before: Option<&RunStatus>, after: &RunStatus) -> Result<Value, Error> {
     const OF_OTHERS: [&str; 2] = ["allocation", "queue"];
     let fields = |status: &RunStatus| match serde_json::to_value(status) {
@@ -76,6 +77,7 @@ fn changes(before: Option<&RunStatus>, after: &RunStatus) -> Result<Value, Error
             message: "a status is a JSON object".into(),
         }),
     };
+    let is_over = after.phase.is_some_and(RunPhase::is_terminal);
     let before = before.map_or_else(|| Ok(Map::new()), &fields)?;
     let after = fields(after)?;
     let mut changed = Map::new();
@@ -89,6 +91,9 @@ fn changes(before: Option<&RunStatus>, after: &RunStatus) -> Result<Value, Error
     }
     for name in OF_OTHERS {
         changed.remove(name);
+    }
+    if is_over && before.contains_key("queue") {
+        changed.insert("queue".to_owned(), Value::Null);
     }
     Ok(Value::Object(changed))
 }

@@ -6,9 +6,9 @@ use trainyard_api::names::FieldManager;
 use trainyard_model::run::RunIdentity;
 
 use super::refusal::refused;
-use super::{Done, Hands, is_owned_by};
+use super::{Done, Hands, is_of_earlier_run, is_owned_by};
 use crate::controllers::run::observe::{Refusal, Refused};
-use crate::kubernetes::apply::{self, Creation, PatchIf, Seen};
+use crate::kubernetes::apply::{self, Creation, DeleteIf, PatchIf, Seen};
 use crate::kubernetes::error::Error;
 use crate::resources::service;
 
@@ -21,7 +21,15 @@ impl Hands {
             uid: run.uid().unwrap_or_default(),
         };
         let wanted = service::service(&id, attempt);
-        let created = apply::create(&self.services, &wanted, FieldManager::RunObjects.as_str()).await;
+        let create = || apply::create(&self.services, &wanted, FieldManager::RunObjects.as_str());
+        let mut created = create().await;
+        if let Ok(Creation::AlreadyExists(existing)) = &created
+            && is_of_earlier_run(&existing.metadata, &id.uid)
+        {
+            // Its Run is gone, and the garbage collector has not come by yet. A Service goes at once.
+            apply::delete(&self.services, &Seen::of(existing)?, DeleteIf::SameObject, None).await?;
+            created = create().await;
+        }
         let existing = match created {
             Ok(Creation::Created(_)) => return Ok(Done::Service(attempt)),
             Ok(Creation::AlreadyExists(existing)) => existing,

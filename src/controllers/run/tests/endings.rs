@@ -124,10 +124,8 @@ async fn a_run_of_the_same_name_does_not_inherit_pods() {
     world.submit("r1", &json!({}));
     let uid = world.run("r1").metadata.uid;
     let _process = world.start("two");
+    // A pod of the former Run has the name at first.
     world.play().await;
-    world.play().await;
-    // A pod of the former Run had the name at first, so the new one was refused; it is asked for again.
-    world.pass(Duration::from_mins(11)).await;
     world.play().await;
     assert_eq!(world.phase("r1"), RunPhase::Running);
     let owners: Vec<_> = world
@@ -237,6 +235,38 @@ async fn a_gang_refused_by_a_quota_starts_nothing_and_is_not_tried_in_a_loop() {
     world.pass(Duration::from_mins(11)).await;
     world.play().await;
     assert_eq!(world.phase("r1"), RunPhase::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_whose_pods_cannot_be_made_gives_its_machines_back() {
+    let world = World::with_nodes(1);
+    let _process = world.start("one");
+    world.submit("r1", &json!({"retries": {"infrastructure": 0}}));
+    world.settle().await;
+    world.server.fail(Matching::any().verb(Verb::Create).resource("pods"), Fault::InternalError);
+    world.play().await;
+    world.pass(Duration::from_mins(9)).await;
+    assert_eq!(world.cause("r1"), None);
+    world.pass(Duration::from_mins(6)).await;
+    world.play().await;
+    assert_eq!(world.cause("r1"), Some(AttemptCause::Infrastructure));
+    assert!(world.status("r1").message.is_some_and(|text| text.contains("within 10 minutes")));
+    world.assert_nothing_held("r1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finished_run_has_no_place_in_the_queue() {
+    let world = World::with_nodes(0);
+    let _process = world.start("one");
+    world.submit("r1", &json!({}));
+    world.settle().await;
+    world.edit_run("r1", |run| {
+        let queue = trainyard_api::run_status::RunQueue { position: Some(1), ..Default::default() };
+        run.status.get_or_insert_default().queue = Some(queue);
+    });
+    world.edit_run("r1", |run| run.spec.cancel = true);
+    world.settle().await;
+    assert_eq!((world.phase("r1"), world.status("r1").queue), (RunPhase::Canceled, None));
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,4 +6,5 @@ mod crashes;
 mod endings;
 mod protocol;
 mod stories;
+mod tampering;
 mod world;

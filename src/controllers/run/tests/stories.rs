@@ -122,6 +122,7 @@ async fn a_pod_that_exits_0_while_the_operator_is_down_is_a_success() {
     world.running("r1", &json!({})).await;
     drop(process);
     world.exit("r1-worker-0", 0);
+    world.pass(Duration::from_secs(2)).await;
     world.server.delete::<k8s_openapi::api::core::v1::Pod>("ml", "r1-worker-0");
     world.settle().await;
     let _process = world.start("two");

@@ -39,8 +39,16 @@ pub struct Process {
 }
 
 impl World {
-    pub fn new() -> Self {
-        let server = FakeServer::new().collecting_garbage().stopping_pods_gracefully();
+    /// A world on this server, with so many ready nodes.
+    pub fn over(server: FakeServer, nodes: usize) -> Self {
+        let world = Self::on(server);
+        for index in 0..nodes {
+            world.put_node(index);
+        }
+        world
+    }
+
+    fn on(server: FakeServer) -> Self {
         let world = Self { server, clock: TokioClock::default() };
         world.put::<VmSize>(&json!({
             "metadata": {"name": "standard-nc6s-v3"},
@@ -60,11 +68,7 @@ impl World {
 
     /// A world with so many ready nodes, `n0`, `n1`, ...
     pub fn with_nodes(count: usize) -> Self {
-        let world = Self::new();
-        for index in 0..count {
-            world.put_node(index);
-        }
-        world
+        Self::over(FakeServer::new().collecting_garbage().stopping_pods_gracefully(), count)
     }
 
     pub fn put_node(&self, index: usize) {
