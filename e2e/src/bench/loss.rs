@@ -3,25 +3,21 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use k8s_openapi::api::core::v1::Node;
-use kube::Api;
-use kube::api::DeleteParams;
 use tokio::time::Instant;
 use trainyard_api::run_status::RunPhase;
 
 use super::pool::Pool;
-use crate::controlplane::eventually;
+use crate::controlplane::{eventually, remove_node};
 
 /// Longer than any of it takes.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// Deletes the Node under a run, once; the time from the request until attempt 2 is Running.
+/// Removes the Node under a run, once; the time from the request until attempt 2 is Running.
 pub async fn measure(pool: &Pool, name: &str) -> Result<Duration> {
     pool.submit(&[name.to_owned()]).await?;
     let node = wait_for_attempt(pool, name, 1).await?;
-    let nodes: Api<Node> = Api::all(pool.client().clone());
     let start = Instant::now();
-    nodes.delete(&node, &DeleteParams::default()).await.with_context(|| format!("deleting Node {node}"))?;
+    remove_node(pool.client(), &node).await?;
     let next = wait_for_attempt(pool, name, 2).await?;
     let took = start.elapsed();
     if next == node {

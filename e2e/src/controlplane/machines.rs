@@ -1,13 +1,20 @@
 //! Accidents of machines that exist as objects only.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
+use super::eventually;
+
 /// By this label kwok knows the nodes it plays the kubelet of.
 const PLAYED_BY_KWOK: &str = "kwok.x-k8s.io/node";
+
+/// Removing a Node takes two requests, or four against an engine that insists.
+const GONE_WITHIN: Duration = Duration::from_secs(30);
 
 /// The machine is cut off: nobody plays its kubelet any more, its pods stay as they are whatever is done to them, its
 /// lease runs out, and it is `Ready=Unknown` at once, as the controller-manager would say after its grace period.
@@ -26,6 +33,25 @@ pub async fn lose_node(client: &kube::Client, name: &str) -> Result<()> {
         .await
         .with_context(|| format!("marking Node {name} as lost"))?;
     Ok(())
+}
+
+/// The Node is deleted and gone at once, whoever holds it: an engine's finalizer would keep it until its pods are done.
+pub async fn remove_node(client: &kube::Client, name: &str) -> Result<()> {
+    let nodes = Api::<Node>::all(client.clone());
+    let unheld = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    nodes.delete(name, &DeleteParams::default()).await.with_context(|| format!("deleting Node {name}"))?;
+    // The engine puts its finalizer back when it notices.
+    eventually(&format!("Node {name} to be gone"), GONE_WITHIN, || async {
+        if nodes.get_opt(name).await?.is_none() {
+            return Ok(());
+        }
+        match nodes.patch(name, &PatchParams::default(), &unheld).await {
+            Err(kube::Error::Api(answer)) if answer.code == 404 => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(_) => anyhow::bail!("somebody's finalizer holds it"),
+        }
+    })
+    .await
 }
 
 /// The lost machine is back, with the pods it had.

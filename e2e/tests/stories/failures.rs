@@ -1,12 +1,8 @@
 //! What fails, whose fault it is, and what follows.
 
 use anyhow::Result;
-use k8s_openapi::api::core::v1::Node;
-use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams};
-use serde_json::json;
 use trainyard_api::run_status::{AttemptCause, RunPhase, RunReason};
-use trainyard_e2e::controlplane::lose_node;
+use trainyard_e2e::controlplane::{lose_node, remove_node};
 use trainyard_e2e::stories::{Story, budgets, cluster, placed_on, run};
 
 #[tokio::test]
@@ -17,21 +13,7 @@ async fn a_node_deleted_under_a_run_costs_a_machine_failure_and_not_the_run() ->
     let first = story.run_comes_to("training", RunPhase::Running).await?;
     let lost = placed_on(&first)[0].clone();
 
-    // Karpenter's finalizer would keep the Node until its pods are done; this one is gone at once.
-    let nodes = Api::<Node>::all(story.client.clone());
-    let unheld = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-    nodes.patch(&lost, &PatchParams::default(), &unheld).await?;
-    nodes.delete(&lost, &DeleteParams::default()).await?;
-    story
-        .expect("the Node to be gone", || async {
-            if nodes.get_opt(&lost).await?.is_none() {
-                return Ok(());
-            }
-            nodes.patch(&lost, &PatchParams::default(), &unheld).await?;
-            anyhow::bail!("it is held by somebody's finalizer")
-        })
-        .await?;
-
+    remove_node(&story.client, &lost).await?;
     let second = story
         .run_shows("training", "to run a second time", |status| {
             status.phase == Some(RunPhase::Running) && status.attempts.len() == 2
