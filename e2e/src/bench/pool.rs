@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
@@ -106,7 +108,8 @@ impl Pool {
         Ok(pods.list_metadata(&of_runs).await?.items.len())
     }
 
-    /// Deletes all Runs and waits until their pods are gone and all machines are idle.
+    /// Deletes all Runs and waits until nothing of them is left and all machines are idle: what the garbage collector
+    /// still had to delete would be counted with the next measurement.
     pub async fn empty(&self) -> Result<()> {
         self.runs().delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
         eventually("all Runs to be gone", patience(self.size), || async {
@@ -117,7 +120,25 @@ impl Pool {
             Ok(())
         })
         .await?;
+        self.wait_until_none::<Pod>().await?;
+        self.wait_until_none::<Service>().await?;
+        self.wait_until_none::<EndpointSlice>().await?;
+        self.wait_until_none::<Endpoints>().await?;
         self.wait_until_idle().await
+    }
+
+    async fn wait_until_none<K>(&self) -> Result<()>
+    where
+        K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+        K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+    {
+        let objects: Api<K> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let of_runs = ListParams::default().labels(labels::RUN_UID);
+        eventually(&format!("every {} of a run to be gone", K::kind(&())), patience(self.size), || async {
+            let left = objects.list_metadata(&of_runs).await?.items.len();
+            if left > 0 { bail!("{left} are left") } else { Ok(()) }
+        })
+        .await
     }
 
     /// Waits until every machine is ready and without a claim.
