@@ -35,10 +35,18 @@ lint: ## rustfmt, clippy and rustdoc, warnings are errors
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --quiet
 
-.PHONY: deny
-deny: ## advisories, licences and banned crates
+# Installed once, of the version that is meant.
+.PHONY: cargo-deny
+cargo-deny:
 	@command -v cargo-deny >/dev/null || $(CARGO) install --quiet --locked cargo-deny@0.20.2
+
+.PHONY: deny
+deny: cargo-deny ## licences, sources and banned crates
 	$(CARGO) deny check bans licenses sources
+
+.PHONY: advisories
+advisories: cargo-deny ## known faults of dependencies (asks GitHub; not part of test)
+	$(CARGO) deny check advisories
 
 .PHONY: tally
 tally:
