@@ -1,12 +1,14 @@
 # One command for each thing a person does. `make help` lists them.
 CARGO ?= cargo
 export GOTOOLCHAIN ?= local
+# `cargo test` that fails when anything was skipped, and says how much there was.
+TALLY = target/debug/tally --cargo $(CARGO)
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: control-plane
 control-plane: ## build etcd, Kubernetes, kwok, Karpenter and helm (once, about ten minutes)
@@ -23,7 +25,9 @@ demo: control-plane ## show trainyard on a local control plane (KEEP=1 leaves it
 	@target/debug/demo $(if $(KEEP),--keep)
 
 .PHONY: test
-test: lint deny test-unit test-e2e ## every test there is
+test: lint deny control-plane tally ## every test there is; fails if one is skipped
+	$(CARGO) build --quiet -p trainyard --bin trainyard
+	$(TALLY)
 
 .PHONY: lint
 lint: ## rustfmt, clippy and rustdoc, warnings are errors
@@ -31,19 +35,31 @@ lint: ## rustfmt, clippy and rustdoc, warnings are errors
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --quiet
 
-.PHONY: deny
-deny: ## advisories, licences and banned crates
+# Installed once, of the version that is meant.
+.PHONY: cargo-deny
+cargo-deny:
 	@command -v cargo-deny >/dev/null || $(CARGO) install --quiet --locked cargo-deny@0.20.2
+
+.PHONY: deny
+deny: cargo-deny ## licences, sources and banned crates
 	$(CARGO) deny check bans licenses sources
 
+.PHONY: advisories
+advisories: cargo-deny ## known faults of dependencies (asks GitHub; not part of test)
+	$(CARGO) deny check advisories
+
+.PHONY: tally
+tally:
+	@$(CARGO) build --quiet -p trainyard-e2e --bin tally
+
 .PHONY: test-unit
-test-unit: ## everything that needs no control plane
-	$(CARGO) test --workspace --exclude trainyard-e2e --quiet
+test-unit: tally ## everything that needs no control plane
+	$(TALLY) --exclude trainyard-e2e
 
 .PHONY: test-e2e
-test-e2e: control-plane ## the stories on the real control plane
+test-e2e: control-plane tally ## the stories on the real control plane
 	$(CARGO) build --quiet -p trainyard --bin trainyard
-	$(CARGO) test -p trainyard-e2e
+	$(TALLY) --package trainyard-e2e
 
 .PHONY: bench
 bench: control-plane ## print figures: planner, and 50 and 500 Runs from submit to Running

@@ -151,11 +151,7 @@ pub struct KarpenterNode {
     pub capacity_type: CapacityType,
     /// Values of `topology.kubernetes.io/zone` it may be in; none means any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(
-        length(max = 16),
-        inner(length(min = 1, max = 63), regex(pattern = schema::LABEL_VALUE_PATTERN)),
-        extend("x-kubernetes-list-type" = "atomic")
-    )]
+    #[schemars(schema_with = "schema::zones")]
     pub zones: Vec<String>,
     /// `spec.resources.requests`: below what the machine will allocate, or no instance type fits.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

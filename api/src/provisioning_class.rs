@@ -114,11 +114,7 @@ pub struct Placement {
     pub mode: PlacementMode,
     /// The zones allowed, in order of preference, as in the label `topology.kubernetes.io/zone`; none means any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(
-        length(max = 16),
-        inner(length(min = 1, max = 63), regex(pattern = schema::LABEL_VALUE_PATTERN)),
-        extend("x-kubernetes-list-type" = "atomic")
-    )]
+    #[schemars(schema_with = "schema::zones")]
     pub zones: Vec<String>,
 }
 

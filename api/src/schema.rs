@@ -67,6 +67,16 @@ pub fn zone(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "minLength": 1, "maxLength": 63, "pattern": LABEL_VALUE_PATTERN})
 }
 
+/// Zones, in order of preference.
+pub fn zones(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "items": zone(generator),
+        "x-kubernetes-list-type": "atomic",
+    })
+}
+
 /// A quantity in the form of Kubernetes.
 pub fn quantity(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "minLength": 1, "maxLength": 32, "pattern": QUANTITY_PATTERN})

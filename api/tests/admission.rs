@@ -5,118 +5,27 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "admission/table.rs"]
+mod table;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
 
 use kube::core::cel::{CompiledSchema, Validator, compile_schema};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use trainyard_api::{Cluster, ClusterNode, Experiment, ProvisioningClass, Run, VmSize, all_crds};
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    kind: String,
-    base: Value,
-    cases: Vec<Case>,
-}
+use table::{Case, merge, tables};
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Case {
-    #[serde(rename = "case")]
-    name: String,
-    with: Option<Value>,
-    repeat: Option<Repeat>,
-    status: Option<Value>,
-    then: Option<Value>,
-    then_status: Option<Value>,
-    #[serde(default)]
-    refused: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Repeat {
-    at: String,
-    times: usize,
-    text: Option<String>,
-    item: Option<Value>,
-    key: Option<String>,
-}
-
-fn tables() -> Vec<Table> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/admission");
-    let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
-    paths.sort();
-    paths
-        .iter()
-        .map(|path| {
-            serde_saphyr::from_str(&fs::read_to_string(path).unwrap())
-                .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-        })
-        .collect()
-}
-
-/// JSON merge patch, RFC 7396.
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = json!({});
+/// The object after each step.
+fn steps(case: &Case, base: &Value) -> Vec<Value> {
+    let mut steps = vec![case.created(base)];
+    for (_, patch) in case.changes() {
+        let mut object = steps[steps.len() - 1].clone();
+        merge(&mut object, patch);
+        steps.push(object);
     }
-    let map = target.as_object_mut().unwrap();
-    for (key, value) in patch {
-        if value.is_null() {
-            map.remove(key);
-        } else {
-            merge(map.entry(key.clone()).or_insert(Value::Null), value);
-        }
-    }
-}
-
-impl Repeat {
-    fn put_into(&self, object: &mut Value) {
-        let item = || self.item.clone().unwrap();
-        let value = match (&self.text, &self.key) {
-            (Some(text), None) => Value::String(text.repeat(self.times)),
-            (None, Some(key)) => {
-                Value::Object((0..self.times).map(|i| (format!("{key}{i}"), item())).collect::<Map<_, _>>())
-            }
-            (None, None) => Value::Array(vec![item(); self.times]),
-            (Some(_), Some(_)) => panic!("text and key exclude each other"),
-        };
-        let (holder, place) = self.at.rsplit_once('/').unwrap();
-        match object.pointer_mut(holder).unwrap() {
-            Value::Array(list) => list[place.parse::<usize>().unwrap()] = value,
-            Value::Object(map) => drop(map.insert(place.to_owned(), value)),
-            other => panic!("{} is no place to put something: {other}", self.at),
-        }
-    }
-}
-
-impl Case {
-    /// The object after each step.
-    fn steps(&self, base: &Value) -> Vec<Value> {
-        let mut object = base.clone();
-        if let Some(patch) = &self.with {
-            merge(&mut object, patch);
-        }
-        if let Some(repeat) = &self.repeat {
-            repeat.put_into(&mut object);
-        }
-        let mut steps = vec![object.clone()];
-        for patch in [&self.status, &self.then, &self.then_status].into_iter().flatten() {
-            merge(&mut object, patch);
-            steps.push(object.clone());
-        }
-        steps
-    }
+    steps
 }
 
 fn schemas() -> BTreeMap<String, Value> {
@@ -227,7 +136,7 @@ fn accepted_objects_pass_every_rule_and_can_be_read() {
         let rules = Rules::of(&schemas[&table.kind]);
         for case in table.cases.iter().filter(|case| case.refused.is_empty()) {
             let mut before = None;
-            for object in case.steps(&table.base) {
+            for object in steps(case, &table.base) {
                 let refusals = rules.judge(&object, before.as_ref());
                 assert_eq!(refusals, Vec::<String>::new(), "{}: {}", table.kind, case.name);
                 assert_eq!(read(&table.kind, &object), Ok(()), "{}: {}", table.kind, case.name);
@@ -251,7 +160,7 @@ fn each_rule_refuses_with_the_message_of_the_table() {
             if wanted.is_empty() {
                 continue;
             }
-            let steps = case.steps(&table.base);
+            let steps = steps(case, &table.base);
             let (last, earlier) = steps.split_last().unwrap();
             let refusals = rules.judge(last, earlier.last());
             for part in wanted {

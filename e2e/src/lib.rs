@@ -4,6 +4,7 @@
 //! * [`installation`]: trainyard on it, as its users install it.
 //! * [`demo`]: what `make demo` shows.
 //! * [`mod@bench`]: what `make bench` measures.
+//! * [`tally`]: what a run of `cargo test` has really tested.
 
 #![allow(
     clippy::disallowed_methods,
@@ -15,3 +16,4 @@ pub mod controlplane;
 pub mod demo;
 pub mod installation;
 pub mod stories;
+pub mod tally;

@@ -8,102 +8,20 @@
 )]
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::fs;
+#[path = "../../api/tests/admission/table.rs"]
+mod table;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use http::{Method, Request};
 use kube::Client;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use trainyard_api::names::{GROUP, VERSION};
 use trainyard_e2e::controlplane::{Component, ControlPlane, Options};
-use trainyard_e2e::installation::{checkout, install_crds};
+use trainyard_e2e::installation::install_crds;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    kind: String,
-    base: Value,
-    cases: Vec<Case>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Case {
-    #[serde(rename = "case")]
-    name: String,
-    with: Option<Value>,
-    repeat: Option<Repeat>,
-    status: Option<Value>,
-    then: Option<Value>,
-    then_status: Option<Value>,
-    #[serde(default)]
-    refused: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Repeat {
-    at: String,
-    times: usize,
-    text: Option<String>,
-    item: Option<Value>,
-    key: Option<String>,
-}
-
-impl Repeat {
-    fn put_into(&self, object: &mut Value) {
-        let item = || self.item.clone().unwrap();
-        let value = match (&self.text, &self.key) {
-            (Some(text), _) => Value::String(text.repeat(self.times)),
-            (None, Some(key)) => {
-                Value::Object((0..self.times).map(|i| (format!("{key}{i}"), item())).collect::<Map<_, _>>())
-            }
-            (None, None) => Value::Array(vec![item(); self.times]),
-        };
-        let (holder, place) = self.at.rsplit_once('/').unwrap();
-        match object.pointer_mut(holder).unwrap() {
-            Value::Array(list) => list[place.parse::<usize>().unwrap()] = value,
-            Value::Object(map) => drop(map.insert(place.to_owned(), value)),
-            other => panic!("{} is no place to put something: {other}", self.at),
-        }
-    }
-}
-
-/// JSON merge patch, RFC 7396.
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = json!({});
-    }
-    let map = target.as_object_mut().unwrap();
-    for (key, value) in patch {
-        if value.is_null() {
-            map.remove(key);
-        } else {
-            merge(map.entry(key.clone()).or_insert(Value::Null), value);
-        }
-    }
-}
-
-fn tables() -> Result<Vec<Table>> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(checkout().join("api/tests/admission"))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "yaml") {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    let read = |path: &std::path::PathBuf| -> Result<Table> {
-        serde_saphyr::from_str(&fs::read_to_string(path)?).with_context(|| path.display().to_string())
-    };
-    paths.iter().map(read).collect()
-}
+use table::{Case, Part, Table, tables};
 
 /// Where objects of a kind are served.
 struct Place {
@@ -138,24 +56,20 @@ async fn ask(client: &Client, method: Method, path: &str, body: &Value) -> Resul
 /// Goes through the steps of a case; the last is refused or accepted as the table says, the others are accepted.
 async fn judge(client: &Client, place: &Place, table: &Table, case: &Case) -> Result<()> {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
-    let mut object = table.base.clone();
+    let mut base = table.base.clone();
     let is_free_to_name = case.with.as_ref().is_none_or(|with| with.pointer("/metadata/name").is_none());
     // The name of a VmSize follows from its size.
     if is_free_to_name && table.kind != "VmSize" {
-        object["metadata"]["name"] = json!(format!("case-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
+        base["metadata"]["name"] = json!(format!("case-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
     }
-    if let Some(with) = &case.with {
-        merge(&mut object, with);
-    }
-    if let Some(repeat) = &case.repeat {
-        repeat.put_into(&mut object);
-    }
+    let object = case.created(&base);
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let (at, at_status) = (format!("{}/{name}", place.path), format!("{}/{name}/status", place.path));
     let mut steps = vec![(Method::POST, &place.path, &object)];
-    steps.extend(case.status.iter().map(|patch| (Method::PATCH, &at_status, patch)));
-    steps.extend(case.then.iter().map(|patch| (Method::PATCH, &at, patch)));
-    steps.extend(case.then_status.iter().map(|patch| (Method::PATCH, &at_status, patch)));
+    steps.extend(case.changes().map(|(part, patch)| match part {
+        Part::Object => (Method::PATCH, &at, patch),
+        Part::Status => (Method::PATCH, &at_status, patch),
+    }));
 
     let last = steps.len() - 1;
     let mut verdict = Ok(());
@@ -194,7 +108,7 @@ async fn the_api_server_accepts_and_refuses_as_the_table_says() -> Result<()> {
     let plane = ControlPlane::start(options).await?;
     install_crds(&plane)?;
     let client = plane.client().await?;
-    let tables = tables()?;
+    let tables = tables();
     ensure!(tables.len() == trainyard_api::all_crds().len(), "every kind has a table");
 
     let mut faults = Vec::new();

@@ -1,6 +1,7 @@
 //! The path of every day: nodes come for a run, it starts on them, they are given back.
 #![allow(clippy::unwrap_used)]
 
+#[allow(dead_code, reason = "`decisions` uses all of it")]
 mod fixture;
 
 use fixture::{at, cluster, node_name, run_id, whole};

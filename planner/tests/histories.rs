@@ -3,6 +3,7 @@
 //! wanted is reached and kept.
 #![allow(clippy::unwrap_used)]
 
+#[allow(dead_code, reason = "`decisions` uses all of it")]
 mod fixture;
 mod world;
 

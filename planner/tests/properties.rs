@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod arbitrary;
+#[allow(dead_code, reason = "`decisions` uses all of it")]
 mod fixture;
 
 use jiff::SignedDuration;

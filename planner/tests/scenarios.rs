@@ -15,7 +15,9 @@
 //! ```
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // Whether to update is asked of the environment.
 
+#[allow(dead_code, reason = "`decisions` uses all of it")]
 mod fixture;
+#[allow(dead_code, reason = "`histories` uses all of it")]
 mod world;
 
 use std::path::Path;
@@ -98,7 +100,7 @@ fn happen(world: &mut World, words: &[&str]) -> Option<()> {
         ["submit", name, ref wishes @ ..] => submit(world, name, wishes)?,
         ["priority", name, priority] => world.queued(name)?.priority = parse_priority(priority)?,
         ["cancel" | "suspend", name] => world.withdraw(name),
-        ["resume", name] => world.resume(name),
+        ["resume", name] => resume(world, name),
         ["delete-run", name] => world.vanish(name),
         ["launch", name] => world.launch(name),
         ["ending", name] => world.ending(name),
@@ -185,6 +187,14 @@ fn submit(world: &mut World, name: &str, mut wishes: &[&str]) -> Option<()> {
         }
     });
     understood
+}
+
+/// A suspended run is wanted again, at its old place.
+fn resume(world: &mut World, name: &str) {
+    let mut run = world.runs[name].clone();
+    let last = world.live.ended.iter().filter(|ended| ended.run == run.id).map(|ended| ended.attempt).max();
+    run.next_attempt = last.unwrap_or(0) + 1;
+    world.live.queued.push(run);
 }
 
 fn parse_priority(word: &str) -> Option<Priority> {

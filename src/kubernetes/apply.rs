@@ -97,10 +97,7 @@ pub async fn apply<K: Object>(
     manager: &str,
     fields: &(impl Serialize + Sync),
 ) -> Result<K, Error> {
-    let body = apply_body::<K>(seen, fields)?;
-    api.patch(&seen.name, &PatchParams::apply(manager).force(), &Patch::Apply(body))
-        .await
-        .map_err(|source| Error::request(Verb::Apply, target::<K>(&seen.name), source))
+    apply_to(Part::Object, api, seen, manager, fields).await
 }
 
 /// As [`apply`], on the status subresource; `fields` is `{"status": {...}}`.
@@ -110,10 +107,7 @@ pub async fn apply_status<K: Object>(
     manager: &str,
     fields: &(impl Serialize + Sync),
 ) -> Result<K, Error> {
-    let body = apply_body::<K>(seen, fields)?;
-    api.patch_status(&seen.name, &PatchParams::apply(manager).force(), &Patch::Apply(body))
-        .await
-        .map_err(|source| Error::request(Verb::Apply, target::<K>(&seen.name) + " status", source))
+    apply_to(Part::Status, api, seen, manager, fields).await
 }
 
 /// As [`apply`], but writes nothing and returns `None` when `wanted` equals `current`.
@@ -296,13 +290,7 @@ pub async fn merge<K: Object>(
     manager: &str,
     fields: &(impl Serialize + Sync),
 ) -> Result<K, Error> {
-    let mut body = object_of::<K>(Verb::Patch, &seen.name, fields)?;
-    metadata_of::<K>(Verb::Patch, &seen.name, &mut body)?
-        .insert("resourceVersion".into(), seen.resource_version.clone().into());
-    let parameters = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
-    api.patch(&seen.name, &parameters, &Patch::Merge(Value::Object(body)))
-        .await
-        .map_err(|source| Error::request(Verb::Patch, target::<K>(&seen.name), source))
+    merge_into(Part::Object, api, seen, manager, fields).await
 }
 
 /// As [`merge`], on the status subresource; `fields` is `{"status": {...}}`.
@@ -315,13 +303,7 @@ pub async fn merge_status<K: Object>(
     manager: &str,
     fields: &(impl Serialize + Sync),
 ) -> Result<K, Error> {
-    let mut body = object_of::<K>(Verb::Patch, &seen.name, fields)?;
-    metadata_of::<K>(Verb::Patch, &seen.name, &mut body)?
-        .insert("resourceVersion".into(), seen.resource_version.clone().into());
-    let parameters = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
-    api.patch_status(&seen.name, &parameters, &Patch::Merge(Value::Object(body)))
-        .await
-        .map_err(|source| Error::request(Verb::Patch, target::<K>(&seen.name) + " status", source))
+    merge_into(Part::Status, api, seen, manager, fields).await
 }
 
 /// Writes the whole object; its metadata carries the resourceVersion of the read it was made from.
@@ -331,6 +313,55 @@ pub async fn replace<K: Object>(api: &Api<K>, object: &K, manager: &str) -> Resu
     api.replace(&seen.name, &parameters, object)
         .await
         .map_err(|source| Error::request(Verb::Replace, target::<K>(&seen.name), source))
+}
+
+/// What a write is about: the object, or its status subresource.
+#[derive(Clone, Copy)]
+enum Part {
+    Object,
+    Status,
+}
+
+async fn apply_to<K: Object>(
+    part: Part,
+    api: &Api<K>,
+    seen: &Seen,
+    manager: &str,
+    fields: &(impl Serialize + Sync),
+) -> Result<K, Error> {
+    let body = apply_body::<K>(seen, fields)?;
+    let parameters = PatchParams::apply(manager).force();
+    send(part, Verb::Apply, api, seen, &parameters, &Patch::Apply(body)).await
+}
+
+async fn merge_into<K: Object>(
+    part: Part,
+    api: &Api<K>,
+    seen: &Seen,
+    manager: &str,
+    fields: &(impl Serialize + Sync),
+) -> Result<K, Error> {
+    let mut body = object_of::<K>(Verb::Patch, &seen.name, fields)?;
+    metadata_of::<K>(Verb::Patch, &seen.name, &mut body)?
+        .insert("resourceVersion".into(), seen.resource_version.clone().into());
+    let parameters = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+    send(part, Verb::Patch, api, seen, &parameters, &Patch::Merge(Value::Object(body))).await
+}
+
+/// Sends a patch whose body carries its precondition.
+async fn send<K: Object>(
+    part: Part,
+    verb: Verb,
+    api: &Api<K>,
+    seen: &Seen,
+    parameters: &PatchParams,
+    patch: &Patch<Value>,
+) -> Result<K, Error> {
+    let (answer, what) = match part {
+        Part::Object => (api.patch(&seen.name, parameters, patch).await, ""),
+        Part::Status => (api.patch_status(&seen.name, parameters, patch).await, " status"),
+    };
+    answer.map_err(|source| Error::request(verb, target::<K>(&seen.name) + what, source))
 }
 
 fn apply_body<K: Object>(seen: &Seen, fields: &impl Serialize) -> Result<Value, Error> {

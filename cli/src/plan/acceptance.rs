@@ -1,17 +1,19 @@
 //! What the run controller finds out about a Run before the planner may see it, as far as files tell.
 //!
 //! In: the Runs of one Cluster. Out: the same, those that nobody has looked at yet with the status they would get, and
-//! those that would not be accepted with the reason. A Run with a status of its own is believed.
+//! those that would not be accepted with the reason. A Run with a status of its own is believed. The judgement itself is
+//! the model's; here is what it is made from.
 
 use jiff::Timestamp;
 use serde::Serialize;
-use trainyard_api::capacity::{self, Capacity};
-use trainyard_api::cluster_node::{ClusterNode, VmSizeFacts};
+use trainyard_api::capacity::Capacity;
+use trainyard_api::cluster_node::ClusterNode;
 use trainyard_api::conditions::{self, Condition, ConditionStatus, RunCondition};
 use trainyard_api::run::Run;
 use trainyard_api::run_status::{RunPhase, RunStatus};
 use trainyard_api::{Cluster, VmSize};
 use trainyard_model::run::ValidRun;
+use trainyard_model::run::acceptance::{self, Unacceptable};
 
 use super::world::key_of;
 
@@ -65,14 +67,15 @@ pub fn judge(
     sizes: &[&VmSize],
     now: Timestamp,
 ) -> Judged {
-    let capacity = smallest(nodes).or_else(|| of_size(cluster, sizes));
+    let capacity = of_nodes(nodes).or_else(|| of_size(cluster, sizes));
+    let pool = capacity.as_ref().map_or(acceptance::Pool::OfUnknownSize, acceptance::Pool::Of);
     let mut judged = Judged { runs: Vec::new(), aside: Vec::new(), assumed: 0 };
     for mut run in runs {
         if was_looked_at(run.status.as_ref()) {
             judged.runs.push(run);
             continue;
         }
-        if let Some((reason, message)) = refusal(&run, cluster, capacity.as_ref()) {
+        if let Some((reason, message)) = refusal(&run, pool) {
             let run = key_of(run.metadata.namespace.as_ref(), run.metadata.name.as_ref());
             judged.aside.push(Aside { run, reason, message });
             continue;
@@ -96,51 +99,39 @@ fn was_looked_at(status: Option<&RunStatus>) -> bool {
     })
 }
 
-fn refusal(run: &Run, cluster: &Cluster, capacity: Option<&Capacity>) -> Option<(AsideReason, String)> {
-    let valid = match ValidRun::parse(run) {
-        Ok(valid) => valid,
-        Err(invalid) => return Some((AsideReason::NotAccepted, invalid.to_string())),
+fn refusal(run: &Run, pool: acceptance::Pool<'_>) -> Option<(AsideReason, String)> {
+    let valid = ValidRun::parse(run);
+    let fault = acceptance::judge(run, valid.as_ref(), pool).err()?;
+    let reason = match fault {
+        Unacceptable::Invalid(_) | Unacceptable::SpecChanged => AsideReason::NotAccepted,
+        Unacceptable::ClusterNotFound { .. } => AsideReason::ClusterNotFound,
+        Unacceptable::NotChecked { .. } => AsideReason::NotChecked,
+        Unacceptable::DoesNotFit(_) => AsideReason::DoesNotFit,
     };
-    let Some(capacity) = capacity else {
-        let text = format!(
-            "the size {} of Cluster {} is not known, so whether the Run fits its machines is not, either",
-            cluster.spec.vm_size, valid.cluster
-        );
-        return Some((AsideReason::NotChecked, text));
-    };
-    valid.fits(capacity).err().map(|unfit| (AsideReason::DoesNotFit, unfit.to_string()))
+    Some((reason, fault.to_string()))
 }
 
-/// The smallest node is what every process must fit on.
-fn smallest(nodes: &[&ClusterNode]) -> Option<Capacity> {
-    nodes
-        .iter()
-        .map(|node| {
-            let measured = node.status.as_ref().and_then(|status| status.allocatable.clone());
-            measured.unwrap_or_else(|| promised(&node.spec.vm_size))
-        })
-        .min_by_key(|capacity| (capacity.memory_bytes, capacity.cpu_millis))
+/// What the smallest node has, as measured or else as promised.
+fn of_nodes(nodes: &[&ClusterNode]) -> Option<Capacity> {
+    let capacities = nodes.iter().map(|node| {
+        let measured = node.status.as_ref().and_then(|status| status.allocatable.clone());
+        let size = &node.spec.vm_size;
+        measured.unwrap_or_else(|| acceptance::promised(size.vcpus, &size.memory, &size.accelerators))
+    });
+    acceptance::smallest(capacities, |capacity| capacity)
 }
 
 fn of_size(cluster: &Cluster, sizes: &[&VmSize]) -> Option<Capacity> {
     let size = sizes.iter().find(|size| size.spec.answers_to(&cluster.spec.vm_size))?;
-    Some(promised(&VmSizeFacts {
-        size_name: size.spec.size_name.clone(),
-        vcpus: size.spec.vcpus,
-        memory: size.spec.memory.clone(),
-        accelerators: size.spec.accelerators.clone(),
-    }))
+    Some(acceptance::promised(size.spec.vcpus, &size.spec.memory, &size.spec.accelerators))
 }
 
-fn promised(size: &VmSizeFacts) -> Capacity {
-    Capacity {
-        cpu_millis: i64::from(size.vcpus) * 1000,
-        memory_bytes: capacity::bytes(&size.memory).unwrap_or(0),
-        accelerators: size
-            .accelerators
-            .iter()
-            .map(|accelerator| (accelerator.resource_name.clone(), i64::from(accelerator.count)))
-            .collect(),
+/// A run that names no Cluster of the files.
+pub fn homeless(run: &Run) -> Aside {
+    Aside {
+        run: key_of(run.metadata.namespace.as_ref(), run.metadata.name.as_ref()),
+        reason: AsideReason::ClusterNotFound,
+        message: acceptance::cluster_not_found(run).to_string(),
     }
 }
 

@@ -14,7 +14,7 @@ use trainyard_model::catalogue::{self, Refusal, Resolved};
 use trainyard_model::snapshot::{World as Observed, assemble, node::LightNode, run::LightRun, run::Standing};
 use trainyard_planner::{Plan, Snapshot, plan};
 
-use super::acceptance::{self, Aside, AsideReason};
+use super::acceptance::{self, Aside};
 use super::stand_ins::StandIns;
 use crate::manifest::Manifest;
 
@@ -107,7 +107,7 @@ pub fn complete(manifest: Manifest, now: Timestamp) -> anyhow::Result<World> {
         let resolved = catalogue::resolve(cluster, &sizes, &classes);
         pools.push(pool(&key, Some(cluster.clone()), resolved, &own, &light, aside, now));
     }
-    let homeless = runs.iter().map(homeless).collect();
+    let homeless = runs.iter().map(acceptance::homeless).collect();
     let assumptions = stand_ins.sentences(&others);
     Ok(World { now, pools, homeless, assumed_class: stand_ins.class, assumptions })
 }
@@ -170,18 +170,6 @@ fn with_shipped(given: Vec<VmSize>) -> Vec<VmSize> {
     let named: BTreeSet<Option<String>> = given.iter().map(|size| size.metadata.name.clone()).collect();
     let shipped = trainyard_api::shipped_vm_sizes();
     shipped.into_iter().filter(|size| !named.contains(&size.metadata.name)).chain(given).collect()
-}
-
-fn homeless(run: &Run) -> Aside {
-    let (name, namespace) =
-        (&run.spec.cluster_ref.name, run.metadata.namespace.as_deref().unwrap_or_default());
-    Aside {
-        run: key_of(run.metadata.namespace.as_ref(), run.metadata.name.as_ref()),
-        reason: AsideReason::ClusterNotFound,
-        message: format!(
-            "no Cluster {name} in namespace {namespace}; create it, or create another Run that names one that is there"
-        ),
-    }
 }
 
 /// `<namespace>/<name>`.

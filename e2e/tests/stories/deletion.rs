@@ -1,7 +1,9 @@
 //! Whatever is deleted, in whatever state, goes; and what is somebody else's stays.
 
 use anyhow::Result;
+use kube::Api;
 use kube::api::DeleteParams;
+use trainyard_api::experiment::Experiment;
 use trainyard_api::run_status::{AttemptCause, RunPhase, RunReason};
 use trainyard_e2e::stories::{Story, cluster, placed_on, run};
 
@@ -122,5 +124,51 @@ async fn a_node_deleted_by_hand_serves_its_run_to_the_end_and_is_replaced() -> R
         .await?;
     story.cluster_rests_with("pool", 1).await?;
     assert_eq!(story.machines().await?.len(), 1);
+    Ok(())
+}
+
+/// Waits until the Experiment of Runs that name none is there, with that many of them completed; returns its UID.
+async fn default_experiment(story: &Story, completed: i32) -> Result<String> {
+    let experiments = Api::<Experiment>::namespaced(story.client.clone(), &story.namespace);
+    story
+        .expect(&format!("Experiment default with {completed} completed Runs"), || async {
+            let experiment = experiments.get("default").await?;
+            let counts = experiment.status.unwrap_or_default().runs;
+            anyhow::ensure!(counts.completed == completed, "{counts:?}");
+            Ok(experiment.metadata.uid.unwrap())
+        })
+        .await
+}
+
+#[tokio::test]
+async fn an_experiment_that_is_deleted_disturbs_no_run_and_is_made_again_on_its_next_use() -> Result<()> {
+    let story = Story::begin("experiment deleted").await?;
+    let experiments = Api::<Experiment>::namespaced(story.client.clone(), &story.namespace);
+    story.create_cluster(cluster("pool").max(1)).await?;
+    story.submit(run("a-running").on("pool").lasting("10s")).await?;
+    story.run_comes_to("a-running", RunPhase::Running).await?;
+    let first = default_experiment(&story, 0).await?;
+    experiments.delete("default", &DeleteParams::default()).await?;
+    story
+        .expect("the Experiment to be made again for the Run that is at work", || async {
+            let found = experiments.get_opt("default").await?;
+            anyhow::ensure!(found.is_some_and(|one| one.metadata.uid != Some(first.clone())), "not yet");
+            Ok(())
+        })
+        .await?;
+    let done = story.run_comes_to("a-running", RunPhase::Completed).await?;
+    assert_eq!(done.status.unwrap().attempts.len(), 1, "the run was not disturbed");
+
+    let second = default_experiment(&story, 1).await?;
+    experiments.delete("default", &DeleteParams::default()).await?;
+    story
+        .expect("the Experiment to be gone", || async {
+            anyhow::ensure!(experiments.get_opt("default").await?.is_none(), "it is there");
+            Ok(())
+        })
+        .await?;
+    story.submit(run("b-next").on("pool").lasting("1s")).await?;
+    story.run_comes_to("b-next", RunPhase::Completed).await?;
+    assert_ne!(default_experiment(&story, 2).await?, second);
     Ok(())
 }

@@ -7,20 +7,28 @@
 //! | module | has |
 //! |---|---|
 //! | [`valid`] | the parse, and the parsed form |
+//! | [`processes`] | what each role runs, and how many of it there are |
+//! | [`acceptance`] | whether a checked Run may be queued, as far as it can be told without an API server |
 //! | [`layout`] | which process sits on which node, and how a node is shared among them |
 //! | [`wiring`] | the environment variables through which processes find each other, byte for byte |
 //! | [`pod_name`] | what the name of a pod says |
 //! | [`spec_hash`] | the hash that catches a spec changed behind the schema's back |
 //! | [`error`] | everything that can be wrong with a Run |
 
+pub mod acceptance;
 pub mod error;
+#[cfg(test)]
+mod fixture;
 pub mod layout;
 pub mod pod_name;
+pub mod processes;
 pub mod spec_hash;
 pub mod valid;
 pub mod wiring;
 
+pub use acceptance::is_accepted;
 pub use error::InvalidRun;
 pub use layout::{Layout, Process, ProcessShare};
 pub use pod_name::PodName;
-pub use valid::{Budgets, Role, RunIdentity, ValidRun, Wiring, is_accepted};
+pub use processes::{Role, Wiring};
+pub use valid::{Budgets, RunIdentity, ValidRun};

@@ -129,15 +129,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    fn spec(extra: Value) -> RunSpec {
-        let mut whole =
-            json!({"clusterRef": {"name": "nc6"}, "container": {"image": "registry.example/mnist:1"}});
-        if let (Some(whole), Value::Object(extra)) = (whole.as_object_mut(), extra) {
-            whole.extend(extra);
-        }
-        serde_json::from_value(whole).expect("a spec as users write it")
-    }
+    use crate::run::fixture::spec;
 
     #[test]
     fn the_canonical_text_leaves_defaults_out_and_sorts_keys() {

@@ -1,24 +1,19 @@
 //! The parse of a Run, and its result.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use trainyard_api::Run;
 use trainyard_api::capacity::Capacity;
-use trainyard_api::conditions;
-use trainyard_api::conditions::{ConditionStatus, RunCondition};
-use trainyard_api::distribution::{
-    Distribution, MAX_PROCESSES_PER_NODE, MAX_WORKERS, PyTorch, PyTorchBackend, RoleName, TensorFlow,
-    TensorFlowRole,
-};
+use trainyard_api::distribution::{Distribution, RoleName};
 use trainyard_api::duration::Duration;
 use trainyard_api::run::{
     ClusterRef, Container, MAX_NODES, PodTemplate, Priority, Retries, RunSpec, SuccessPolicy,
 };
-use trainyard_api::run_status::{RunPhase, RunStatus};
 
 use super::error::InvalidRun;
 use super::layout::{Layout, Process, ProcessShare, Unshareable};
+use super::processes::{Processes, Role, Wiring, field_of, written};
 use super::wiring;
 
 /// Which Run, exactly.
@@ -76,47 +71,6 @@ pub struct ValidRun {
     pub suspend: bool,
     /// Whether its user wants it to end.
     pub cancel: bool,
-}
-
-/// What one role runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Role {
-    /// The role.
-    pub name: RoleName,
-    /// How many processes.
-    pub count: usize,
-    /// The program and its first arguments; empty means the image's.
-    pub command: Vec<String>,
-    /// Further arguments.
-    pub args: Vec<String>,
-    /// Environment: the Run's, overruled by the role's.
-    pub environment: BTreeMap<String, String>,
-}
-
-/// How processes find each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wiring {
-    /// They are told nothing of each other.
-    Alone,
-    /// Through `TF_CONFIG`.
-    TensorFlow,
-    /// Through the variables of torchrun.
-    PyTorch {
-        /// Programs that torchrun starts in each pod.
-        processes_per_node: usize,
-        /// The backend named to scripts.
-        backend: Option<PyTorchBackend>,
-    },
-}
-
-impl Wiring {
-    /// Programs in one pod that use accelerators by themselves.
-    pub fn programs_per_process(self) -> usize {
-        match self {
-            Self::Alone | Self::TensorFlow => 1,
-            Self::PyTorch { processes_per_node, .. } => processes_per_node,
-        }
-    }
 }
 
 /// The two budgets of further attempts.
@@ -313,142 +267,16 @@ impl ValidRun {
     }
 }
 
-/// Roles, layout and wiring: what follows from `distribution`.
-struct Processes {
-    roles: Vec<Role>,
-    layout: Layout,
-    wiring: Wiring,
-}
-
-impl Processes {
-    fn one_for_each_node(nodes: i32, base: Role, wiring: Wiring) -> Self {
-        let nodes = nodes as usize;
-        Self { roles: vec![Role { count: nodes, ..base }], layout: Layout::new(nodes, 0, nodes, 0), wiring }
-    }
-
-    fn pytorch(run: &str, nodes: i32, pytorch: &PyTorch, base: Role) -> Result<Self, InvalidRun> {
-        let PyTorch { process_count_per_node, backend } = pytorch;
-        let field = "pytorch.processCountPerNode";
-        in_range(run, field, *process_count_per_node, 1, MAX_PROCESSES_PER_NODE)?;
-        let wiring =
-            Wiring::PyTorch { processes_per_node: *process_count_per_node as usize, backend: *backend };
-        Ok(Self::one_for_each_node(nodes, base, wiring))
-    }
-
-    fn tensorflow(run: &str, nodes: i32, tensorflow: &TensorFlow, base: &Role) -> Result<Self, InvalidRun> {
-        let chiefs = tensorflow.chief_count();
-        let workers = tensorflow.worker_count(nodes);
-        let servers = tensorflow.parameter_server_count();
-        in_range(run, "tensorflow.chief.count", chiefs, 0, 1)?;
-        in_range(
-            run,
-            "tensorflow.worker.count",
-            workers,
-            0,
-            MAX_WORKERS.min(nodes * MAX_PROCESSES_PER_NODE),
-        )?;
-        in_range(run, "tensorflow.parameterServer.count", servers, 0, MAX_WORKERS)?;
-        let (nodes, chiefs, workers, servers) =
-            (nodes as usize, chiefs as usize, workers as usize, servers as usize);
-        if chiefs + workers < nodes {
-            return Err(InvalidRun::IdleNodes { run: run.to_owned(), processes: chiefs + workers, nodes });
-        }
-        if servers > nodes {
-            return Err(InvalidRun::TooManyParameterServers { run: run.to_owned(), servers, nodes });
-        }
-        let roles =
-            [(RoleName::Chief, chiefs), (RoleName::Worker, workers), (RoleName::ParameterServer, servers)]
-                .into_iter()
-                .filter(|(_, count)| *count > 0)
-                .map(|(name, count)| base.overruled_by(name, count, written(tensorflow, name)))
-                .collect();
-        Ok(Self { roles, layout: Layout::new(nodes, chiefs, workers, servers), wiring: Wiring::TensorFlow })
-    }
-}
-
-impl Role {
-    fn overruled_by(&self, name: RoleName, count: usize, written: Option<&TensorFlowRole>) -> Self {
-        let mut role = Self { name, count, ..self.clone() };
-        if let Some(TensorFlowRole { count: _, command, args, environment }) = written {
-            if let Some(command) = command {
-                role.command.clone_from(command);
-            }
-            if let Some(args) = args {
-                role.args.clone_from(args);
-            }
-            role.environment.extend(environment.clone());
-        }
-        role
-    }
-}
-
-fn written(tensorflow: &TensorFlow, role: RoleName) -> Option<&TensorFlowRole> {
-    match role {
-        RoleName::Chief => tensorflow.chief.as_ref(),
-        RoleName::Worker => tensorflow.worker.as_ref(),
-        RoleName::ParameterServer => tensorflow.parameter_server.as_ref(),
-    }
-}
-
-fn field_of(role: RoleName) -> &'static str {
-    match role {
-        RoleName::Chief => "chief",
-        RoleName::Worker => "worker",
-        RoleName::ParameterServer => "parameterServer",
-    }
-}
-
-fn in_range(run: &str, field: &'static str, found: i32, least: i32, most: i32) -> Result<(), InvalidRun> {
-    if (least..=most).contains(&found) {
-        Ok(())
-    } else {
-        Err(InvalidRun::Count { run: run.to_owned(), field, found, least, most })
-    }
-}
-
-/// Whether the planner may see the Run: the API server would take its pods, or cannot say before they are made.
-///
-/// Before the run controller has looked at it there is no such condition, and the Run is not accepted. A Run in a
-/// terminal phase never is.
-pub fn is_accepted(status: &RunStatus) -> bool {
-    let terminal = status.phase.is_some_and(RunPhase::is_terminal);
-    !terminal
-        && conditions::find(&status.conditions, RunCondition::Accepted)
-            .is_some_and(|condition| condition.status != ConditionStatus::False)
-}
-
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
     use serde_json::{Value, json};
-    use trainyard_api::conditions::Condition;
 
     use super::*;
-
-    fn run(spec: Value) -> Run {
-        let mut whole =
-            json!({"clusterRef": {"name": "nc6"}, "container": {"image": "registry.example/mnist:1"}});
-        if let (Some(whole), Value::Object(spec)) = (whole.as_object_mut(), spec) {
-            whole.extend(spec);
-        }
-        serde_json::from_value(json!({
-            "apiVersion": "trainyard.dev/v1alpha1", "kind": "Run",
-            "metadata": {"name": "r1", "namespace": "ml", "uid": "u1", "creationTimestamp": "2030-01-01T00:00:00Z"},
-            "spec": whole,
-        }))
-        .expect("a Run as users write it")
-    }
+    use crate::run::fixture::{machine, run};
 
     fn parsed(spec: Value) -> ValidRun {
         ValidRun::parse(&run(spec)).expect("a valid Run")
-    }
-
-    fn machine(gpus: i64) -> Capacity {
-        Capacity {
-            cpu_millis: 8000,
-            memory_bytes: 16 << 30,
-            accelerators: [("nvidia.com/gpu".to_owned(), gpus)].into_iter().collect(),
-        }
     }
 
     #[test]
@@ -541,18 +369,5 @@ mod tests {
         let tiny = Capacity { cpu_millis: 1, memory_bytes: 1 << 30, ..Capacity::default() };
         let message = two.fits(&tiny).expect_err("one thousandth for two").to_string();
         assert!(message.contains("no cpu of the node's 1 thousandths"), "{message}");
-    }
-
-    #[test]
-    fn a_run_is_accepted_once_looked_at_and_not_refused() {
-        let now = Timestamp::UNIX_EPOCH;
-        let with = |status| {
-            let condition = Condition::new(RunCondition::Accepted, status, "R", "", now);
-            RunStatus { conditions: vec![condition], ..RunStatus::default() }
-        };
-        assert!(!is_accepted(&RunStatus::default()));
-        assert!(is_accepted(&with(ConditionStatus::True)) && is_accepted(&with(ConditionStatus::Unknown)));
-        assert!(!is_accepted(&with(ConditionStatus::False)));
-        assert!(!is_accepted(&RunStatus { phase: Some(RunPhase::Completed), ..with(ConditionStatus::True) }));
     }
 }

@@ -13,7 +13,8 @@ use serde::Serialize;
 use trainyard_api::distribution::RoleName;
 
 use super::layout::Process;
-use super::valid::{ValidRun, Wiring};
+use super::processes::Wiring;
+use super::valid::ValidRun;
 
 /// Port on which every TensorFlow process listens. Each has a host name of its own, so no second port is needed.
 pub const TENSORFLOW_PORT: u16 = 2222;

@@ -1,5 +1,5 @@
 //! Snapshots that no history has to explain: every combination of states a stale or half-written world could show.
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)]
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;

@@ -2,7 +2,7 @@
 //!
 //! Scenarios and histories drive it. It knows nothing of how plans are made; it only does what the protocol says each
 //! party does.
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)]
 
 pub mod executor;
 
@@ -131,15 +131,6 @@ impl World {
                 self.live.ended.push(EndedAttempt { run: run.id, attempt: run.next_attempt - 1 });
             }
         }
-    }
-
-    /// A suspended run is wanted again, at its old place.
-    pub fn resume(&mut self, name: &str) {
-        let mut run = self.runs[name].clone();
-        let last =
-            self.live.ended.iter().filter(|ended| ended.run == run.id).map(|ended| ended.attempt).max();
-        run.next_attempt = last.unwrap_or(0) + 1;
-        self.live.queued.push(run);
     }
 }
 
