@@ -74,8 +74,12 @@ impl Unacceptable {
     }
 }
 
-/// Judges a Run of which no attempt is live. `valid` is its parse.
-pub fn judge(run: &Run, valid: Result<&ValidRun, &InvalidRun>, pool: Pool<'_>) -> Result<(), Unacceptable> {
+/// Judges a Run of which no attempt is live. `valid` is its parse, and what is returned when there is nothing against it.
+pub fn judge<'a>(
+    run: &Run,
+    valid: Result<&'a ValidRun, &InvalidRun>,
+    pool: Pool<'_>,
+) -> Result<&'a ValidRun, Unacceptable> {
     let valid = valid.map_err(|invalid| Unacceptable::Invalid(invalid.clone()))?;
     let stored = run.status.as_ref().and_then(|status| status.spec_hash.as_deref());
     if stored.is_some_and(|stored| spec_hash::check(stored, &run.spec) == spec_hash::Verdict::Changed) {
@@ -84,7 +88,7 @@ pub fn judge(run: &Run, valid: Result<&ValidRun, &InvalidRun>, pool: Pool<'_>) -
     match pool {
         Pool::Missing => Err(cluster_not_found(run)),
         Pool::OfUnknownSize => Err(Unacceptable::NotChecked { cluster: valid.cluster.clone() }),
-        Pool::Of(capacity) => valid.fits(capacity).map_err(Unacceptable::DoesNotFit),
+        Pool::Of(capacity) => valid.fits(capacity).map(|()| valid).map_err(Unacceptable::DoesNotFit),
     }
 }
 

@@ -3,20 +3,19 @@
 //! Each form is made from the wire object once, on arrival from a watch, a live read or a write's answer. Changes of
 //! anything that is not here wake nobody.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerState, Pod, PodCondition, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt as _;
-use trainyard_api::capacity::{self, Capacity};
+use trainyard_api::capacity::Capacity;
 use trainyard_api::cluster_node::{ClusterIdentity, ClusterNode, NodeReason, RetireReason};
 use trainyard_api::names::{API_VERSION, Finalizer, START_GATE, labels};
 use trainyard_api::placement::{Taint, Toleration};
 use trainyard_api::run_status::{RunPhase, RunStatus};
 use trainyard_api::{Cluster, Run, VmSize};
-use trainyard_model::run::PodName;
+use trainyard_model::run::{PodName, acceptance};
 
 use crate::kubernetes::apply::Seen;
 use crate::kubernetes::key::ObjectKey;
@@ -383,7 +382,8 @@ impl NodeFacts {
                 .collect(),
             node_name: status.and_then(|status| status.node_name.clone()),
             node_uid: status.and_then(|status| status.node_uid.clone()),
-            capacity: allocatable.unwrap_or_else(|| promised(size.vcpus, &size.memory, &size.accelerators)),
+            capacity: allocatable
+                .unwrap_or_else(|| acceptance::promised(size.vcpus, &size.memory, &size.accelerators)),
             lost: is_lost(node),
             not_ready: status.is_some_and(|status| status.not_ready_since.is_some()),
         }
@@ -403,22 +403,6 @@ fn is_lost(node: &ClusterNode) -> bool {
         || status.is_some_and(|status| {
             status.gone_time.is_some() || matches!(status.reason, Some(NodeReason::Lost | NodeReason::Gone))
         })
-}
-
-fn promised(
-    vcpus: i32,
-    memory: &k8s_openapi::apimachinery::pkg::api::resource::Quantity,
-    accelerators: &[trainyard_api::vm_size::Accelerator],
-) -> Capacity {
-    let mut counts = BTreeMap::new();
-    for one in accelerators {
-        *counts.entry(one.resource_name.clone()).or_insert(0) += i64::from(one.count);
-    }
-    Capacity {
-        cpu_millis: i64::from(vcpus) * 1000,
-        memory_bytes: capacity::bytes(memory).unwrap_or(0),
-        accelerators: counts,
-    }
 }
 
 /// A Cluster.
@@ -455,7 +439,7 @@ impl SizeFacts {
         let spec = &size.spec;
         Self {
             names: std::iter::once(&spec.size_name).chain(&spec.aliases).cloned().collect(),
-            capacity: promised(spec.vcpus, &spec.memory, &spec.accelerators),
+            capacity: acceptance::promised(spec.vcpus, &spec.memory, &spec.accelerators),
         }
     }
 

@@ -11,7 +11,7 @@ use trainyard_api::Run;
 use trainyard_api::capacity::Capacity;
 use trainyard_api::cluster_node::ClusterIdentity;
 use trainyard_api::placement::{Taint, Toleration};
-use trainyard_model::run::{InvalidRun, ValidRun};
+use trainyard_model::run::{InvalidRun, ValidRun, acceptance};
 
 use super::facts::{ClusterFacts, NodeFacts, PodFacts, RunFacts, ServiceFacts, SizeFacts};
 use super::memory::{BELIEVED, Memory, Remembered};
@@ -69,6 +69,17 @@ pub struct Pool {
     pub taint: Option<Taint>,
     /// Tolerations its pods need besides.
     pub tolerations: Vec<Toleration>,
+}
+
+impl Pool {
+    /// What the Run is judged by.
+    pub fn as_seen(&self) -> acceptance::Pool<'_> {
+        match (&self.cluster, &self.capacity) {
+            (None, _) => acceptance::Pool::Missing,
+            (Some(_), None) => acceptance::Pool::OfUnknownSize,
+            (Some(_), Some(capacity)) => acceptance::Pool::Of(capacity),
+        }
+    }
 }
 
 /// What the API server said to a create of the Run's pods that was only rehearsed.
@@ -270,7 +281,7 @@ fn pool_of(caches: &Caches, key: &ObjectKey, run: &Run) -> Option<Pool> {
     let cluster = caches.clusters.get(&ObjectKey::namespaced(&key.namespace, &run.spec.cluster_ref.name))?;
     // Any node tells the taint and tolerations of all; the smallest one is what every process must fit on.
     let nodes = caches.nodes.indexed(&cluster.id.uid);
-    let smallest = nodes.iter().min_by_key(|node| (node.capacity.memory_bytes, node.capacity.cpu_millis));
+    let smallest = acceptance::smallest(&nodes, |node| &node.capacity);
     let by_size = || {
         caches
             .sizes

@@ -5,6 +5,7 @@ use trainyard_api::Time;
 use trainyard_api::conditions::{self, ConditionStatus, RunCondition};
 use trainyard_api::names::Finalizer;
 use trainyard_api::run_status::{Attempt, AttemptCause, AttemptTotals, RunPhase, RunReason};
+use trainyard_model::run::acceptance::{self, Unacceptable};
 use trainyard_model::run::{Process, ValidRun, spec_hash};
 
 use super::draft::Draft;
@@ -203,42 +204,22 @@ fn delete(case: &Case<'_>, draft: Draft) -> Decision {
 }
 
 fn queue(case: &Case<'_>, mut draft: Draft, reason: RunReason, said: &str) -> Decision {
-    let run = match case.valid {
+    draft.unset_condition(RunCondition::Suspended, "Resumed");
+    let run = match acceptance::judge(case.run, case.valid, case.seen.pool.as_seen()) {
         Ok(run) => run,
-        Err(invalid) => {
-            refuse(&mut draft, Accepted::Invalid, &invalid.to_string());
+        Err(fault) => {
+            let text = fault.to_string();
+            match &fault {
+                Unacceptable::Invalid(_) => refuse(&mut draft, Accepted::Invalid, &text),
+                Unacceptable::SpecChanged => refuse(&mut draft, Accepted::SpecChanged, &text),
+                Unacceptable::DoesNotFit(_) => refuse(&mut draft, Accepted::DoesNotFit, &text),
+                Unacceptable::ClusterNotFound { .. } | Unacceptable::NotChecked { .. } => {
+                    draft.set_phase(RunPhase::Queued, fault.reason(), text);
+                }
+            }
             return draft.write();
         }
     };
-    let changed = draft
-        .status
-        .spec_hash
-        .as_deref()
-        .is_some_and(|stored| spec_hash::check(stored, &case.run.spec) == spec_hash::Verdict::Changed);
-    if changed {
-        let text = "its spec is not the one it was accepted with, although the API server refuses such changes; \
-                    create another Run";
-        refuse(&mut draft, Accepted::SpecChanged, text);
-        return draft.write();
-    }
-    draft.unset_condition(RunCondition::Suspended, "Resumed");
-    if case.seen.pool.cluster.is_none() {
-        let text = format!(
-            "no Cluster {} in namespace {}; create it, or create another Run that names one that is there",
-            run.cluster, run.id.namespace
-        );
-        draft.set_phase(RunPhase::Queued, RunReason::ClusterNotFound, text);
-        return draft.write();
-    }
-    let Some(capacity) = &case.seen.pool.capacity else {
-        let text = format!("the size of Cluster {} is not known yet; its status says why", run.cluster);
-        draft.set_phase(RunPhase::Queued, RunReason::NotChecked, text);
-        return draft.write();
-    };
-    if let Err(unfit) = run.fits(capacity) {
-        refuse(&mut draft, Accepted::DoesNotFit, &unfit.to_string());
-        return draft.write();
-    }
     if let Some(when) = rest_after_setup(draft.status.attempts.iter().rev()).filter(|when| case.now < *when) {
         let text = format!("its set-up failed ({said}); tried again after {when}, or create another Run now");
         refuse(&mut draft, Accepted::SetupFailed, &text);
