@@ -24,14 +24,26 @@ pub fn checkout() -> PathBuf {
 
 /// Runs `kubectl` against the control plane and returns what it prints.
 pub fn kubectl(plane: &ControlPlane, args: &[&str]) -> Result<String> {
-    run(Command::new(binary("kubectl")?).arg("--kubeconfig").arg(plane.kubeconfig_path()).args(args))
+    run(kubectl_command(plane)?.args(args))
 }
 
 /// Runs `kubectl` with `input` as its standard input.
 pub fn kubectl_with_input(plane: &ControlPlane, args: &[&str], input: &str) -> Result<String> {
+    run_with_input(kubectl_command(plane)?.args(args), input)
+}
+
+fn kubectl_command(plane: &ControlPlane) -> Result<Command> {
     let mut command = Command::new(binary("kubectl")?);
-    command.arg("--kubeconfig").arg(plane.kubeconfig_path()).args(args);
-    run_with_input(&mut command, input)
+    command.env(CACHE_OF_KUBECTL, kubectl_cache(plane)).arg("--kubeconfig").arg(plane.kubeconfig_path());
+    Ok(command)
+}
+
+/// The variable that tells kubectl where to remember what an API server serves, instead of in the user's home.
+pub const CACHE_OF_KUBECTL: &str = "KUBECACHEDIR";
+
+/// Where kubectl remembers that; it goes with the control plane.
+pub fn kubectl_cache(plane: &ControlPlane) -> PathBuf {
+    plane.folder().join("kubectl-cache")
 }
 
 /// Installs CRDs, roles, sizes and the class of the local control plane. The chart's Deployment gets no replica.

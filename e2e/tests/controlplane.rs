@@ -23,6 +23,7 @@ use trainyard_e2e::controlplane::{
     AuditEvent, Component, ControlPlane, Options, Process, ProcessSpec, binary, eventually, folder_of,
     live_control_planes,
 };
+use trainyard_e2e::installation::{kubectl, kubectl_cache};
 
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -46,6 +47,19 @@ async fn two_control_planes_run_side_by_side_and_one_ends_without_the_other() ->
     assert!(!folder.exists(), "{} is still there", folder.display());
     assert_eq!(processes_naming(&folder), BTreeSet::new());
     assert!(in_b.get_opt("default").await?.is_some());
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_kubectl_remembers_goes_with_the_control_plane() -> Result<()> {
+    let others =
+        Component::ALL.into_iter().filter(|one| !matches!(one, Component::Etcd | Component::ApiServer));
+    let plane = ControlPlane::start(others.fold(Options::default(), Options::without)).await?;
+    kubectl(&plane, &["get", "namespaces"])?;
+    let cache = kubectl_cache(&plane);
+    assert!(fs::read_dir(&cache)?.count() > 0, "nothing in {}: it is in the user's home", cache.display());
+    drop(plane);
+    assert!(!cache.exists());
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use trainyard_e2e::controlplane::{ControlPlane, Options, bin_folder, eventually};
-use trainyard_e2e::installation::{Operator, checkout};
+use trainyard_e2e::installation::{CACHE_OF_KUBECTL, Operator, checkout, kubectl_cache};
 
 /// Lines of the README's `sh` blocks, comments cut off.
 fn commands(markdown: &str) -> Vec<String> {
@@ -48,6 +48,7 @@ fn shell(plane: &ControlPlane, command: &str) -> Result<String> {
         .current_dir(checkout())
         .env("PATH", path)
         .env("KUBECONFIG", plane.kubeconfig_path())
+        .env(CACHE_OF_KUBECTL, kubectl_cache(plane))
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("running {command}"))?;
