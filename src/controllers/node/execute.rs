@@ -3,7 +3,7 @@
 //!
 //! * Before a machine is destroyed: its Node is cordoned, and a live list shows no pod of ours on it.
 //! * Before a machine is asked for: a live list of the Cluster's ClusterNodes shows that this one is still wanted, and
-//!   within `maxNodes` by its ordinal; and the engine says that its class could work.
+//!   that there is room for it within `maxNodes` ([`admit`]); and the engine says that its class could work.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,14 +15,11 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
-use trainyard_api::{
-    Cluster, ClusterNode,
-    names::{FieldManager, labels},
-};
+use trainyard_api::names::{FieldManager, labels};
 use trainyard_model::node::{Answer, seen::Owner};
 
 use super::{
-    Error, NodeController,
+    Error, NodeController, admit,
     decide::{Decision, HeldUp, NodeId, Observation, Removal, SeenNode, Warrant},
     memory::PoolMemory,
     observe,
@@ -258,7 +255,7 @@ async fn launch_batch(
     if usable.is_empty() {
         return Ok(());
     }
-    let admitted = admit(controller, &observation.pool, &usable).await?;
+    let admitted = admit::admit(controller, &observation.pool, &memory.requested, &usable).await?;
     if admitted.len() < usable.len() {
         // Released, deleted or beyond `maxNodes`: the cluster controller's matter, and seen again by then.
         done.retry(now + ASK_AGAIN);
@@ -315,34 +312,4 @@ fn answer(observation: &mut Observation, uid: &str, answer: Answer) {
     if let Some(seen) = observation.nodes.iter_mut().find(is_meant) {
         seen.answer = Some(answer);
     }
-}
-
-/// The launch guard: which of these ClusterNodes may have a machine, by one live list and the live Cluster.
-///
-/// It holds for whoever reads it late, too: a second leader, or a process that slept, finds the node released, gone, or
-/// pushed beyond `maxNodes` by nodes of smaller ordinals.
-async fn admit(
-    controller: &NodeController,
-    pool: &Pool,
-    candidates: &[&String],
-) -> Result<Vec<ClusterNode>, Error> {
-    let clusters = Api::<Cluster>::namespaced(controller.client.clone(), &pool.namespace);
-    let cluster = read::get(&clusters, &pool.name).await?;
-    let standing = cluster.filter(|cluster| {
-        cluster.uid().as_ref() == Some(&pool.uid) && cluster.metadata.deletion_timestamp.is_none()
-    });
-    let max = standing.map_or(0, |cluster| usize::try_from(cluster.spec.scale.max_nodes).unwrap_or(0));
-
-    let api = Api::<ClusterNode>::namespaced(controller.client.clone(), &pool.namespace);
-    let of_this_cluster = Selection::all().fields(format!("spec.cluster.uid={}", pool.uid));
-    let mut nodes = read::list(&api, &of_this_cluster).await?;
-    nodes.retain(|node| node.spec.released.is_none());
-    nodes.sort_by_key(|node| node.spec.ordinal);
-    nodes.truncate(max);
-    nodes.retain(|node| {
-        let is_candidate = node.uid().is_some_and(|uid| candidates.iter().any(|one| **one == uid));
-        let has_had_one = node.status.as_ref().is_some_and(|status| status.machine_uid.is_some());
-        is_candidate && !has_had_one && node.metadata.deletion_timestamp.is_none()
-    });
-    Ok(nodes)
 }

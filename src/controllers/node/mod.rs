@@ -9,6 +9,7 @@
 //! It must never: write a ClusterNode's spec or metadata; decide that a node is wanted or idle; destroy a machine whose
 //! ClusterNode is not released, or one with a live pod of ours on it unless the machine is lost.
 
+mod admit;
 pub mod decide;
 mod error;
 mod events;

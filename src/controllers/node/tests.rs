@@ -279,6 +279,27 @@ async fn no_machine_is_asked_for_beyond_max_nodes_and_smaller_ordinals_go_first(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_machine_that_stands_or_leaves_takes_its_place_before_one_that_is_wanted() {
+    let lab = Lab::without_process();
+    lab.cluster(1);
+    let later = lab.want(2);
+    let _process = lab.process("one");
+    lab.ready(&later).await;
+    let earlier = lab.want(1);
+    pass(Duration::from_mins(2)).await;
+    assert_eq!(lab.claims(), std::slice::from_ref(&later));
+
+    lab.double.script(|script| _ = script.hang.insert(later.clone()));
+    lab.release(&later);
+    pass(Duration::from_mins(1)).await;
+    assert_eq!(lab.claims(), std::slice::from_ref(&later), "it is released and still there");
+    lab.double.script(|script| script.hang.clear());
+    lab.gone(&later).await;
+    lab.ready(&earlier).await;
+    assert_eq!(lab.claims(), [earlier]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cluster_that_is_gone_or_replaced_gets_no_machine() {
     let lab = Lab::without_process();
     lab.server.remove::<Cluster>(NAMESPACE, "gpu");
