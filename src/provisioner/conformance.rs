@@ -21,8 +21,8 @@ use trainyard_model::node::seen::{GivenUp, Machine, Owner, Progress};
 use crate::kubernetes::ErrorKind;
 
 use super::{
-    Doomed, Drain, Launched, Observed, Pool, Provisioner, RefusalCode, Release, ReleaseOutcome, Teardown,
-    Validity, Wanted,
+    Doomed, Drain, Launched, Observed, Pool, Provisioner, RefusalCode, Release, ReleaseOutcome, Validity,
+    Wanted,
 };
 
 /// How long a case waits for what an engine does in its own time.
@@ -85,7 +85,6 @@ pub async fn run(world: &dyn World) -> Result<()> {
         pools_do_not_see_each_other,
         a_hanging_drain_can_be_skipped,
         a_missing_class_is_refused_before_anything_is_asked_for,
-        teardown_is_done_when_nothing_is_left,
     );
     Ok(())
 }
@@ -246,17 +245,6 @@ impl Bench<'_> {
         })
         .await?
         .map_err(Into::into)
-    }
-
-    /// Releases whatever is there until nothing is, as a controller does: a machine released before it joined may leave
-    /// a Node that comes up later and is nobody's, which must be told and released like any other.
-    async fn sweep(&self, node: &ClusterNode) -> Result<()> {
-        eventually(|| async {
-            let Some(machine) = self.engine.look_up(&self.pool, node).await? else { return Ok(()) };
-            self.release(Doomed::of(&machine), Drain::Skip).await?;
-            bail!("{} is still there", machine.name)
-        })
-        .await
     }
 
     /// Gives back what the case has used. It goes in the engine's own time; other cases have other pools.
@@ -531,26 +519,6 @@ async fn a_missing_class_is_refused_before_anything_is_asked_for(bench: &Bench<'
     eventually(|| async {
         let validity = bench.engine.validate(&bench.pool, &node.spec.engine).await?;
         ensure!(validity == Validity::Usable, "mended, and still {validity:?}");
-        Ok(())
-    })
-    .await
-}
-
-async fn teardown_is_done_when_nothing_is_left(bench: &Bench<'_>) -> Result<()> {
-    let nodes = bench.nodes(1..=2);
-    ensure!(bench.engine.teardown(&bench.pool).await? == Teardown::Done, "nothing was there");
-    bench.ensure(&nodes).await?;
-    let pending = bench.engine.teardown(&bench.pool).await?;
-    ensure!(pending == Teardown::Pending { machines: 2 }, "{pending:?}");
-    for node in &nodes {
-        bench.sweep(node).await?;
-    }
-    eventually(|| async {
-        for node in &nodes {
-            bench.sweep(node).await?;
-        }
-        let left = bench.engine.teardown(&bench.pool).await?;
-        ensure!(left == Teardown::Done, "all is gone, and {left:?}");
         Ok(())
     })
     .await

@@ -29,7 +29,7 @@ use crate::{
         apply::{self, Seen},
         read::{self, Selection},
     },
-    provisioner::{EngineKind, Launched, Pool, Release, ReleaseOutcome, Released, Validity, Wanted},
+    provisioner::{EngineKind, Launched, Release, ReleaseOutcome, Released, Validity, Wanted},
 };
 
 /// Removals prepared at a time.
@@ -44,8 +44,8 @@ const LAUNCHES_PER_LIST: usize = 8;
 /// reports in between, every second or so.
 const LAUNCHES_PER_LOOK: usize = 32;
 
-/// When to look again at a Node that still has a pod of ours. Nothing wakes the controller when that pod is gone, and
-/// a released node has none as a rule.
+/// When to look again at a Node that still has a pod of ours, or at a machine that is gone and still seen. Nothing wakes
+/// the controller when that pod is gone, and a released node has none as a rule.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 
 /// When to ask again whether a launch is possible: what a person waits after mending a class, at most.
@@ -121,8 +121,11 @@ async fn destroy(
                 continue;
             };
             match result {
-                Ok(ReleaseOutcome::Started | ReleaseOutcome::AlreadyGone) => {
+                Ok(ReleaseOutcome::Started) => release_started(memory, removal, done),
+                Ok(ReleaseOutcome::AlreadyGone) => {
                     release_started(memory, removal, done);
+                    // The cache that shows it is behind; its watch may have been cut, or its whole kind be gone.
+                    done.retry(now + LOOK_AGAIN);
                 }
                 Ok(ReleaseOutcome::Refused(why)) => hold_up(observation, memory, removal, why, now),
                 Err(error) => done.errors.push(error.into()),

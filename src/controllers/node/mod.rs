@@ -186,7 +186,12 @@ impl NodeController {
         let decision = decide::decide(&observation, self.clock.now());
         let done = execute::execute(self, &mut observation, &mut memory, &decision).await;
         self.memory.keep(cluster, memory);
-        report::report(self, &observation, done).await
+        let mut outcome = report::report(self, &observation, done).await?;
+        if observation.is_blind {
+            let again = self.clock.now() + ENGINE_AGAIN;
+            outcome.wake_at = Some(outcome.wake_at.map_or(again, |earlier| earlier.min(again)));
+        }
+        Ok(outcome)
     }
 }
 

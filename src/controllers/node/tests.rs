@@ -14,7 +14,7 @@ use trainyard_api::{
     cluster_node::{ClusterNodeStatus, NodeReason, NodeState},
     names::{labels, node_labels},
 };
-use trainyard_fake_apiserver::{FakeServer, Matching, Verb, When};
+use trainyard_fake_apiserver::{FakeServer, Fault, Matching, Verb, When};
 use trainyard_model::node::seen::GivenUp;
 
 use super::*;
@@ -512,6 +512,75 @@ async fn a_missing_class_is_said_and_nothing_is_asked_for_until_it_is_there() {
     assert_eq!(lab.creations(), 0);
     lab.double.put_class();
     lab.ready(&name).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_go_though_their_engine_is_not_installed_any_more() {
+    let mut lab = Lab::new();
+    let (one, two) = (lab.want(1), lab.want(2));
+    lab.ready(&one).await;
+    lab.ready(&two).await;
+    lab.process = None;
+    lab.double.uninstall();
+    for name in [&one, &two] {
+        lab.server.remove::<Node>("", &format!("vm-{name}"));
+    }
+    lab.release(&one);
+    lab.crash();
+    lab.gone(&one).await;
+    pass(Duration::from_hours(1)).await;
+    assert_eq!(lab.status(&two).reason, Some(NodeReason::Ready), "it is wanted, and nobody can tell");
+    lab.release(&two);
+    lab.gone(&two).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_node_of_a_machine_goes_though_its_engine_is_not_installed_any_more() {
+    let lab = Lab::new();
+    let name = lab.want(1);
+    lab.ready(&name).await;
+    // Without a word: the watch is cut, and cannot be resumed.
+    lab.server.cut_watches();
+    lab.double.uninstall();
+    lab.release(&name);
+    lab.gone(&name).await;
+    let left = lab.vm(&name).expect("Karpenter's finalizer holds it");
+    assert!(left.metadata.deletion_timestamp.is_some(), "nobody will use it again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_of_an_engine_that_is_installed_again_are_told_of_again() {
+    let mut lab = Lab::new();
+    let name = lab.want(1);
+    lab.ready(&name).await;
+    lab.process = None;
+    let claim = lab.double.claim(&name).unwrap();
+    lab.double.uninstall();
+    lab.crash();
+    let new = lab.want(2);
+    lab.until(&new, NodeState::Preparing, NodeReason::EngineUnavailable).await;
+    assert_eq!(lab.status(&name).reason, Some(NodeReason::Ready));
+    lab.double.install();
+    lab.server.put(&claim);
+    lab.ready(&new).await;
+    lab.release(&name);
+    lab.gone(&name).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn claims_that_cannot_be_listed_yet_are_not_taken_for_gone() {
+    let mut lab = Lab::new();
+    let name = lab.want(1);
+    lab.ready(&name).await;
+    lab.process = None;
+    lab.server.fail(Matching::any().verb(Verb::List).resource("nodeclaims"), Fault::InternalError);
+    lab.release(&name);
+    lab.crash();
+    pass(Duration::from_mins(10)).await;
+    assert_eq!(lab.status(&name).gone_time, None);
+    assert!(lab.double.claim(&name).is_some());
+    lab.server.heal();
+    lab.gone(&name).await;
 }
 
 #[tokio::test(start_paused = true)]
