@@ -112,6 +112,7 @@ fn snapshot(nodes: i64, queued: i64, state: State) -> Snapshot {
                 machine: Machine::Ready,
                 failure: None,
                 first_ready: Some(Timestamp::UNIX_EPOCH + SignedDuration::from_mins(5)),
+                not_ready_since: None,
                 zone: None,
                 capacity: gpus(8),
                 claims: tenants(ordinal)

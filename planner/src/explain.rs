@@ -47,7 +47,8 @@ fn pool(
         let never_came = state.node.machine == Machine::Failed && state.node.first_ready.is_none();
         current += i64::from(!state.is_gone() && !never_came);
     }
-    let target = world.staying() + grown.requested + grown.withheld;
+    // A stalled node stays until its timer ends, and what waits for its room is counted as well.
+    let target = (world.staying() + grown.requested + grown.withheld).min(world.maximum.max(world.staying()));
     let (health, message) = health(world, waiting, growth, grown, &counts);
     PoolReport {
         current_nodes: current,
@@ -185,6 +186,11 @@ fn explain(world: &World, state: &NodeState, shrunk: &Shrunk) -> (NodeReason, St
     match state.node.machine {
         Machine::Coming => {
             (NodeReason::Coming, format!("asked for at {:.0}, not ready yet", state.node.requested_at))
+        }
+        Machine::NotReady if state.is_stalled(world.now) => {
+            let since =
+                state.node.not_ready_since.map(|since| format!(" since {since:.0}")).unwrap_or_default();
+            (NodeReason::NotReady, format!("not ready for runs{since}, and no run counts on it"))
         }
         Machine::NotReady => (NodeReason::NotReady, "for the moment not ready for runs".to_owned()),
         _ if state.promised => (NodeReason::KeptForQueue, "idle, kept for a waiting run".to_owned()),

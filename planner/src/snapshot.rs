@@ -108,6 +108,9 @@ pub struct Node {
     /// When it first became ready for runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_ready: Option<Timestamp>,
+    /// Since when it has not been ready for runs, when it is [`Machine::NotReady`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_ready_since: Option<Timestamp>,
     /// Its zone, once known or once asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<Zone>,

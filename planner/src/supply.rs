@@ -142,7 +142,8 @@ impl Supply {
         };
         let mut called_back = 0;
         for (at, state) in world.nodes.iter().enumerate() {
-            let usable = state.stays() || {
+            // What is stalled takes up room like a node that leaves, which it does if it is idle for long enough.
+            let usable = (state.stays() && !state.is_stalled(world.now)) || {
                 let usable = callable > 0 && state.can_be_called_back();
                 callable -= i64::from(usable);
                 called_back += i64::from(usable);
@@ -184,7 +185,12 @@ impl Supply {
             let occupied = world.nodes.iter().filter(|state| !state.is_gone() && !state.tenants.is_empty());
             let leaving =
                 total - occupied.count() as i64 - supply.ready_count.open - supply.coming_count.open;
-            let most = (world.maximum - staying - called_back - supply.room.open).max(0);
+            let stalled = world
+                .nodes
+                .iter()
+                .filter(|state| state.stays() && state.tenants.is_empty() && state.is_stalled(world.now));
+            let serving = staying - stalled.count() as i64 + called_back;
+            let most = (world.maximum - serving - supply.room.open).max(0);
             supply.leaving.open = leaving.clamp(0, most);
             supply.replaceable = most - supply.leaving.open;
         }

@@ -103,7 +103,7 @@ pub struct Machines {
     pub coming_since: Option<Timestamp>,
     /// To be asked for.
     pub new: i64,
-    /// To be asked for once leaving nodes are gone.
+    /// To be asked for once nodes that leave, or are not ready for long, are gone.
     pub leaving: i64,
 }
 
@@ -192,7 +192,7 @@ impl fmt::Display for Machines {
             write!(f, ", {new} to be asked for")?;
         }
         if leaving > 0 {
-            write!(f, ", {leaving} to be asked for when leaving nodes are gone")?;
+            write!(f, ", {leaving} to be asked for when nodes that leave or are of no use are gone")?;
         }
         Ok(())
     }

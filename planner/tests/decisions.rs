@@ -28,7 +28,9 @@ fn working(world: World, runs: &[&str]) -> World {
 
 #[rstest]
 #[case::never_ready_nodes_are_no_place_to_start(cluster().node(1).coming("00:01"), &[])]
-#[case::silent_nodes_are_no_place_to_start(cluster().node(1).not_ready(), &[])]
+#[case::silent_nodes_are_no_place_to_start(cluster().node(1).not_ready_since("00:01"), &[])]
+#[case::a_node_that_stays_silent_is_not_waited_for(
+    cluster().idle_timeout(minutes(5)).node(1).not_ready_since("00:00"), &["request node 2"])]
 #[case::deleted_nodes_are_replaced(cluster().node(1).deleted(), &["retire n-1: Deleted", "release n-1", "request node 2"])]
 #[case::leaving_nodes_are_replaced(cluster().node(1).retired(RetireReason::Lost).released(), &["request node 2"])]
 #[case::a_node_that_was_about_to_leave_is_called_back(

@@ -67,10 +67,15 @@ fn retired() -> impl Strategy<Value = Option<Retired>> {
 }
 
 fn node() -> impl Strategy<Value = Node> {
-    let looks = (machine(), past(), 0i64..10, prop::option::of(past()), prop::option::weighted(0.1, cause()));
+    let silent = 0i64..300;
+    let looks =
+        (machine(), past(), 0i64..10, silent, prop::option::of(past()), prop::option::weighted(0.1, cause()));
     let marks = (retired(), prop::bool::weighted(0.1), prop::bool::weighted(0.1), prop::option::of(zone()));
     (looks, marks).prop_map(
-        move |((machine, requested_at, boot, idle_since, cause), (retired, released, deleted, zone))| {
+        move |(
+            (machine, requested_at, boot, silent, idle_since, cause),
+            (retired, released, deleted, zone),
+        )| {
             let came = !matches!(machine, Machine::Coming) && cause != Some(FailureCause::StockOut);
             let ready = (requested_at + SignedDuration::from_mins(boot)).min(now());
             let broken =
@@ -86,6 +91,8 @@ fn node() -> impl Strategy<Value = Node> {
                     message: "no".into(),
                 }),
                 first_ready: came.then_some(ready),
+                not_ready_since: (machine == Machine::NotReady)
+                    .then(|| now() - SignedDuration::from_secs(silent)),
                 zone,
                 capacity: whole(),
                 claims: Vec::new(),
