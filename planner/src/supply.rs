@@ -89,9 +89,9 @@ pub(crate) struct Promise {
     pub new: i64,
     /// To be asked for later: room that leaving nodes still take.
     pub leaving: i64,
-    /// Some of `bins` are reserved for another run.
+    /// Some of the ready ones are reserved for another run.
     pub on_reserved: bool,
-    /// Some of `new` are.
+    /// Some of those that have to boot are.
     pub new_on_reserved: bool,
 }
 
@@ -232,8 +232,9 @@ impl Supply {
         }
     }
 
-    /// Machines with which a run could start later without waiting for any other run, or none. `reach` is for what exists,
-    /// `reach_new` for what must be asked for.
+    /// Machines with which a run could start later without waiting for any other run, or none. `reach` is for what is
+    /// ready, `reach_new` for what has to boot: a machine that was asked for a moment ago needs as long as one that is
+    /// asked for now.
     pub(crate) fn find_later(
         &mut self,
         share: &RequestedShare,
@@ -249,13 +250,13 @@ impl Supply {
         let leaving = if fits_new { self.leaving.open } else { 0 };
         let bins = match share {
             RequestedShare::WholeNode => {
-                let existing = self.ready_count.within(reach) + self.coming_count.within(reach);
+                let existing = self.ready_count.within(reach) + self.coming_count.within(reach_new);
                 if existing + room + leaving < count {
                     return None;
                 }
                 let mut bins = self.empty_bins(Stage::Ready, reach);
                 bins.sort_by_key(|at| self.bins[*at].reserved);
-                let mut coming = self.empty_bins(Stage::Coming, reach);
+                let mut coming = self.empty_bins(Stage::Coming, reach_new);
                 coming.sort_by_key(|at| self.bins[*at].reserved);
                 bins.extend(coming);
                 bins
@@ -265,7 +266,7 @@ impl Supply {
                     return None;
                 }
                 let mut bins = self.fitting(share, Stage::Ready, reach);
-                bins.extend(self.fitting(share, Stage::Coming, reach));
+                bins.extend(self.fitting(share, Stage::Coming, reach_new));
                 bins.extend(self.fitting(share, Stage::New, reach_new));
                 bins.extend(self.fitting(share, Stage::Later, reach_new));
                 if (bins.len() as i64) + room + leaving < count {
@@ -282,8 +283,12 @@ impl Supply {
         promise.leaving = lacking - promise.new;
         promise.ready = promise.bins.iter().filter(|at| self.bins[**at].stage == Stage::Ready).count() as i64;
         promise.coming = promise.bins.len() as i64 - promise.ready;
-        promise.on_reserved = promise.bins.iter().any(|at| self.bins[*at].reserved);
-        promise.new_on_reserved = promise.new > self.room.open;
+        let on_reserved = |ready: bool| {
+            let mut taken = promise.bins.iter().map(|at| &self.bins[*at]);
+            taken.any(|bin| bin.reserved && (bin.stage == Stage::Ready) == ready)
+        };
+        (promise.on_reserved, promise.new_on_reserved) =
+            (on_reserved(true), on_reserved(false) || promise.new > self.room.open);
         Some(promise)
     }
 

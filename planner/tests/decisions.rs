@@ -7,7 +7,7 @@ use fixture::{World, at, cluster, gpus, minutes, node_name, run_id};
 use rstest::rstest;
 use trainyard_planner::{
     Action, Backoff, DirectiveKind, DirectiveReason, DropBasis, FailureCause, Hold, HoldReason, Plan,
-    PoolHealth, RetireReason, WaitReason, Zone,
+    PoolHealth, RetireReason, WaitReason, Zone, check,
 };
 
 /// All actions as text, without the amounts.
@@ -344,4 +344,16 @@ fn an_attempt_not_launched_without_claims_is_withdrawn_once() {
         reason: DirectiveReason::Withdrawn,
     });
     assert_eq!(told(&world.plan("00:01")), [""; 0]);
+}
+
+/// Its 44 minutes and the time to boot are just too long to be let through; the shorter run's machine, once it is asked for,
+/// does not change that.
+#[test]
+fn a_machine_on_its_way_is_no_sooner_there_than_a_new_one() {
+    let mut world = cluster().node(1).node(2).queued("first").nodes(2).high().ends_within(minutes(64));
+    world = world.queued("gang").nodes(3).high();
+    world = world.queued("short").low().ends_within(minutes(1)).queued("long").ends_within(minutes(44));
+    let first = world.plan("00:01");
+    assert_eq!(told(&first).last().map(String::as_str), Some("request node 3"));
+    check::planning_again_changes_nothing(&world.0, at("00:01"), &first).unwrap();
 }
