@@ -122,6 +122,7 @@ fn snapshot(nodes: i64, queued: i64, state: State) -> Snapshot {
                 retired: None,
                 released: false,
                 deleted: false,
+                occupied: None,
             })
             .collect(),
         queued: (0..queued).map(|number| waiting(number, state)).collect(),

@@ -62,6 +62,7 @@ pub fn apply_action(snapshot: &mut Snapshot, action: &Action, now: Timestamp) {
             retired: None,
             released: false,
             deleted: false,
+            occupied: None,
         }),
         Action::Allocate { run, attempt, nodes, shares } => {
             for (name, share) in nodes.iter().zip(shares) {

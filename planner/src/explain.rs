@@ -9,7 +9,7 @@ use crate::growth::{Grown, Growth};
 use crate::identity::Zone;
 use crate::refusals::Refusals;
 use crate::report::{
-    NodeCounts, NodeReason, NodeReport, PoolHealth, PoolReport, Report, RunReport, WaitReason,
+    HeldUp, NodeCounts, NodeReason, NodeReport, PoolHealth, PoolReport, Report, RunReport, WaitReason,
 };
 use crate::shrink::Shrunk;
 use crate::snapshot::{FailureCause, Lifetime, Machine, Placement, RetireReason};
@@ -62,9 +62,28 @@ fn pool(
         backoff: refusals.into_entries(),
         last_ordinal: grown.last_ordinal,
         zone: zone(world, growth, grown),
+        held_up: held_up(world),
         health,
         message,
     }
+}
+
+fn held_up(world: &World) -> Option<HeldUp> {
+    let mut met =
+        world.nodes.iter().filter_map(|state| Some((occupied_by(state)?, &state.node.name))).peekable();
+    let (pod, node) = *met.peek()?;
+    let message = format!(
+        "node {node} is given back when pod {pod} has ended, which carries a run's label and belongs to no run that \
+         has the node: delete it if it is not needed"
+    );
+    Some(HeldUp { nodes: met.count() as i64, message })
+}
+
+/// The pod that was met when the node was to be released. Still told while this plan tries again.
+fn occupied_by<'a>(state: &NodeState<'a>) -> Option<&'a str> {
+    let occupied = state.node.occupied.as_ref()?;
+    let leaves = state.retired.is_some() && !state.node.released && !state.is_gone();
+    (leaves && state.tenants.is_empty()).then_some(occupied.pod.as_str())
 }
 
 /// Creation time of the run that has waited longest.
@@ -168,6 +187,9 @@ fn explain(world: &World, state: &NodeState, shrunk: &Shrunk) -> (NodeReason, St
         state.node.failure.as_ref().map(|failure| format!(": {}", failure.message)).unwrap_or_default();
     if state.is_gone() {
         return (NodeReason::Gone, format!("its machine is gone{failure}"));
+    }
+    if let Some(pod) = occupied_by(state) {
+        return (NodeReason::Draining, format!("leaves after pod {pod} ({why}{failure})"));
     }
     if state.released {
         return (NodeReason::Leaving, format!("its machine is being destroyed ({why}{failure})"));

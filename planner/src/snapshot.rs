@@ -131,6 +131,19 @@ pub struct Node {
     /// The ClusterNode was deleted by somebody (its finalizer keeps it).
     #[serde(default)]
     pub deleted: bool,
+    /// What its release met when it was last tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub occupied: Option<Occupied>,
+}
+
+/// A pod that no claim explains is on a machine that was to be given back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Occupied {
+    /// `<namespace>/<name>` of the pod.
+    pub pod: String,
+    /// When to look again.
+    pub until: Timestamp,
 }
 
 /// What is seen of a machine.

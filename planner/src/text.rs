@@ -7,7 +7,7 @@ use std::fmt;
 use crate::action::{Action, DropBasis, Plan};
 use crate::capacity::Capacity;
 use crate::identity::{NodeName, Zone};
-use crate::report::{NodeReport, PoolReport, Report, RunReport};
+use crate::report::{HeldUp, NodeReport, PoolReport, Report, RunReport};
 use crate::snapshot::Backoff;
 
 impl fmt::Display for Plan {
@@ -50,6 +50,7 @@ impl fmt::Display for PoolReport {
             backoff,
             last_ordinal,
             zone,
+            held_up,
             health,
             message,
         } = self;
@@ -66,6 +67,9 @@ impl fmt::Display for PoolReport {
             write!(f, ", next leaves {time:.0}")?;
         }
         writeln!(f)?;
+        if let Some(HeldUp { nodes, message }) = held_up {
+            writeln!(f, "held up {nodes}: {message}")?;
+        }
         for Backoff { cause, zone, count, until, message } in backoff {
             let zone = zone.as_ref().map_or("", |zone| zone.0.as_str());
             writeln!(f, "refusal {cause:?} {zone} count {count} until {until:.0}: {message}")?;

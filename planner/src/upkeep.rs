@@ -167,7 +167,11 @@ pub(crate) fn say_farewell(world: &mut World) {
             let node = state.node.name.clone();
             world.decisions.farewells.push(Action::Forget { node });
         } else if state.retired.is_some() && !state.released {
-            world.release(at);
+            match state.node.occupied.as_ref().map(|occupied| occupied.until) {
+                // To ask more often would help nobody: whoever owns the pod decides when it ends.
+                Some(until) if until > world.now => world.note_instant(until),
+                _ => world.release(at),
+            }
         }
     }
     let all_forgotten = world.decisions.farewells.len() == world.nodes.len();

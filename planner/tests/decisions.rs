@@ -357,3 +357,12 @@ fn a_machine_on_its_way_is_no_sooner_there_than_a_new_one() {
     assert_eq!(told(&first).last().map(String::as_str), Some("request node 3"));
     check::planning_again_changes_nothing(&world.0, at("00:01"), &first).unwrap();
 }
+
+#[test]
+fn a_node_with_a_pod_on_it_is_released_when_it_is_time_to_look_again() {
+    let world = cluster().node(1).retired(RetireReason::Idle).occupied_until("00:05");
+    let early = world.plan("00:04");
+    assert_eq!((told(&early), early.wake_at), (vec![], Some(at("00:05"))));
+    assert!(early.report.pool.held_up.unwrap().message.contains("team/left-over"));
+    assert_eq!(told(&world.plan("00:05")), ["release n-1"]);
+}

@@ -98,7 +98,7 @@ impl LightNode {
         })
     }
 
-    /// The planner's view.
+    /// The planner's view, of the object alone: what its release met is remembered elsewhere.
     pub fn to_planner(&self) -> Node {
         Node {
             name: NodeName(self.name.clone()),
@@ -115,6 +115,7 @@ impl LightNode {
             retired: self.retired.clone(),
             released: self.released,
             deleted: self.deleted,
+            occupied: None,
         }
     }
 

@@ -150,6 +150,9 @@ fn errors(
             add(code, &entry.message, entry.count);
         }
     }
+    if let Some(held_up) = &report.held_up {
+        add(ClusterErrorCode::NodesOccupied, &held_up.message, held_up.nodes);
+    }
     errors.truncate(MAX_ERRORS);
     errors
 }

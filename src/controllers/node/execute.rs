@@ -29,7 +29,7 @@ use crate::{
         apply::{self, Seen},
         read::{self, Selection},
     },
-    provisioner::{EngineKind, Launched, Release, ReleaseOutcome, Released, Validity, Wanted},
+    provisioner::{EngineKind, Launched, Pool, Release, ReleaseOutcome, Released, Validity, Wanted},
 };
 
 /// Removals prepared at a time.
@@ -97,7 +97,7 @@ async fn destroy(
 ) {
     let mut checks = Vec::new();
     for removal in removals {
-        checks.push(check(controller, removal));
+        checks.push(check(controller, &observation.pool, removal));
     }
     let checked: Vec<_> = stream::iter(checks).buffer_unordered(CONCURRENCY).collect().await;
     let now = controller.clock.now();
@@ -172,7 +172,11 @@ fn hold_up(
 }
 
 /// Cordon, then look: a pod that is bound after the look would have to pass the cordon.
-async fn check<'a>(controller: &NodeController, removal: &'a Removal) -> Result<Checked<'a>, Error> {
+async fn check<'a>(
+    controller: &NodeController,
+    pool: &Pool,
+    removal: &'a Removal,
+) -> Result<Checked<'a>, Error> {
     if removal.warrant == Warrant::Stray
         && observe::has_cluster_node(controller, removal.machine.owner.as_ref()).await?
     {
@@ -182,7 +186,7 @@ async fn check<'a>(controller: &NodeController, removal: &'a Removal) -> Result<
         cordon(controller, node, removal.machine.owner.as_ref()).await?;
     }
     if let Some(node) = &removal.empty
-        && let Some(pod) = live_pod_of_ours(controller, node).await?
+        && let Some(pod) = live_pod_of_ours(controller, pool, removal.machine.owner.as_ref(), node).await?
     {
         return Ok(Checked::HeldUp(removal, format!("pod {pod} of a run is still on its Node")));
     }
@@ -204,9 +208,20 @@ async fn cordon(controller: &NodeController, id: &NodeId, owner: Option<&Owner>)
     Ok(())
 }
 
-/// A pod of any run that is bound to this Node and has not finished, if there is one.
-async fn live_pod_of_ours(controller: &NodeController, node: &str) -> Result<Option<String>, Error> {
-    let api = Api::<Pod>::all(controller.client.clone());
+/// A pod of any run that may use the Cluster, bound to this Node and not finished, if there is one. Such runs are in
+/// the Cluster's namespace: a label that somebody else puts on a pod elsewhere holds no machine. Where nothing tells
+/// the namespace any more, all are looked at.
+async fn live_pod_of_ours(
+    controller: &NodeController,
+    pool: &Pool,
+    owner: Option<&Owner>,
+    node: &str,
+) -> Result<Option<String>, Error> {
+    let namespace = owner.map_or(pool.namespace.as_str(), |owner| owner.namespace.as_str());
+    let api = match namespace {
+        "" => Api::<Pod>::all(controller.client.clone()),
+        _ => Api::<Pod>::namespaced(controller.client.clone(), namespace),
+    };
     let there = Selection::all().labels(labels::RUN_UID).fields(format!("spec.nodeName={node}"));
     let pods = read::list(&api, &there).await?;
     let has_finished = |pod: &Pod| {

@@ -186,8 +186,12 @@ impl Lab {
 
     /// A pod of a run, bound to this node's machine.
     fn pod(&self, node: &str) {
+        self.pod_in(NAMESPACE, node);
+    }
+
+    fn pod_in(&self, namespace: &str, node: &str) {
         let pod: Pod = serde_json::from_value(json!({
-            "metadata": {"name": "mnist-worker-0", "namespace": NAMESPACE, "labels": {labels::RUN_UID: "run"}},
+            "metadata": {"name": "mnist-worker-0", "namespace": namespace, "labels": {labels::RUN_UID: "run"}},
             "spec": {"containers": [], "nodeName": format!("vm-{node}")},
             "status": {"phase": "Running"},
         }))
@@ -438,6 +442,16 @@ async fn a_machine_with_a_live_pod_of_ours_is_not_destroyed() {
     let status = lab.status(&name);
     assert!(status.message.as_ref().unwrap().contains("lab/mnist-worker-0"), "{status:?}");
     lab.server.remove::<Pod>(NAMESPACE, "mnist-worker-0");
+    lab.gone(&name).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_in_another_namespace_holds_no_machine_whatever_its_labels() {
+    let lab = Lab::new();
+    let name = lab.want(1);
+    lab.ready(&name).await;
+    lab.pod_in("elsewhere", &name);
+    lab.release(&name);
     lab.gone(&name).await;
 }
 
