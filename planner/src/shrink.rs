@@ -43,6 +43,26 @@ pub(crate) fn to_maximum(world: &mut World) {
     }
 }
 
+/// Retires, down to the minimum, idle nodes that no run counts on any more and whose timer has ended. Before the queue is
+/// served and anything else is given up: what was about to leave may take their place in this plan, not in the next one.
+pub(crate) fn stalled(world: &mut World) {
+    let mut surplus = world.staying() - world.minimum;
+    for at in 0..world.nodes.len() {
+        let state = &world.nodes[at];
+        let Some(until) = state.trusted_until().filter(|_| surplus > 0 && is_free(world, at)) else {
+            continue;
+        };
+        let timer = clock::after(state.idle_from.unwrap_or(world.now), world.snapshot.policy.idle_timeout);
+        let leaves = timer.max(until);
+        if leaves <= world.now {
+            world.retire(at, RetireReason::Idle);
+            surplus -= 1;
+        } else {
+            world.note_instant(leaves);
+        }
+    }
+}
+
 /// What shrinking came to.
 #[derive(Default)]
 pub(crate) struct Shrunk {
