@@ -46,7 +46,7 @@ fn broken_member<'r>(world: &World, run: &'r ActiveRun) -> Option<(&'r NodeName,
     run.nodes.iter().find_map(|name| {
         let reason = match world.node(name) {
             // An attempt that was launched had its claims, and a claimed node is never forgotten; but pods cannot run
-            // on a node of which nothing is known.
+            // on a node of which nothing is known. Whoever carries this out looks for it once more: a cache may lack it.
             None if run.progress == Progress::Launched => DirectiveReason::NodeLost,
             None => return None,
             Some(at) => {
