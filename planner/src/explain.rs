@@ -13,7 +13,7 @@ use crate::report::{
 };
 use crate::shrink::Shrunk;
 use crate::snapshot::{FailureCause, Lifetime, Machine, Placement, RetireReason};
-use crate::wait::counted;
+use crate::wait::{because, counted};
 use crate::world::{NodeState, World};
 
 /// Everything a reader of status wants to know after this plan.
@@ -144,13 +144,13 @@ fn health(
     {
         return (
             PoolHealth::Blocked,
-            format!("no nodes can be asked for ({}): {}", block.code, block.message),
+            format!("no nodes can be asked for ({}){}", block.code, because(&block.message)),
         );
     }
     if let Some(refusal) = growth.refused.as_ref().filter(|_| grown.withheld > 0) {
         let (wanted, cause, until) = (counted(grown.withheld, "node"), refusal.cause, refusal.until);
-        let message =
-            format!("{wanted} wanted; refused ({cause:?}), asked again at {until:.0}: {}", refusal.message);
+        let why = because(&refusal.message);
+        let message = format!("{wanted} wanted; refused ({cause:?}), asked again at {until:.0}{why}");
         return (PoolHealth::BackingOff, message);
     }
     let serving = counts.idle + counts.running;
@@ -183,8 +183,7 @@ fn node(world: &World, state: &NodeState, shrunk: &Shrunk) -> NodeReport {
 
 fn explain(world: &World, state: &NodeState, shrunk: &Shrunk) -> (NodeReason, String) {
     let why = state.retired.map_or("leaving", retired_because);
-    let failure =
-        state.node.failure.as_ref().map(|failure| format!(": {}", failure.message)).unwrap_or_default();
+    let failure = state.node.failure.as_ref().map(|failure| because(&failure.message)).unwrap_or_default();
     if state.is_gone() {
         return (NodeReason::Gone, format!("its machine is gone{failure}"));
     }

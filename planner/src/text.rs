@@ -9,6 +9,7 @@ use crate::capacity::Capacity;
 use crate::identity::{NodeName, Zone};
 use crate::report::{HeldUp, NodeReport, PoolReport, Report, RunReport};
 use crate::snapshot::Backoff;
+use crate::wait::because;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,7 +73,8 @@ impl fmt::Display for PoolReport {
         }
         for Backoff { cause, zone, count, until, message } in backoff {
             let zone = zone.as_ref().map_or("", |zone| zone.0.as_str());
-            writeln!(f, "refusal {cause:?} {zone} count {count} until {until:.0}: {message}")?;
+            let why = because(message);
+            writeln!(f, "refusal {cause:?} {zone} count {count} until {until:.0}{why}")?;
         }
         Ok(())
     }

@@ -131,8 +131,7 @@ impl fmt::Display for Wait {
         match self {
             Self::NodesComing(machines) | Self::NodesLeaving(machines) => write!(f, "{machines}"),
             Self::CapacityBackoff { machines, cause, until, message } => {
-                write!(f, "{machines}; refused ({cause:?}), asked again at {until:.0}")?;
-                if message.is_empty() { Ok(()) } else { write!(f, ": {message}") }
+                write!(f, "{machines}; refused ({cause:?}), asked again at {until:.0}{}", because(message))
             }
             Self::CapacityHold { needed, until, count } => write!(
                 f,
@@ -171,7 +170,8 @@ impl fmt::Display for Wait {
                 "asks for {share} on each node, a node has {node}: lower resourcesPerNode or use a cluster of a larger vmSize"
             ),
             Self::GrowthBlocked { needed, code, message } => {
-                write!(f, "needs {}, and none can be asked for ({code}): {message}", counted(*needed, "node"))
+                let needed = counted(*needed, "node");
+                write!(f, "needs {needed}, and none can be asked for ({code}){}", because(message))
             }
             Self::ClusterDeleting => f.write_str("the cluster is being deleted"),
         }
@@ -196,6 +196,11 @@ impl fmt::Display for Machines {
         }
         Ok(())
     }
+}
+
+/// `: words`, or nothing where nobody said why.
+pub(crate) fn because(words: &str) -> String {
+    if words.is_empty() { String::new() } else { format!(": {words}") }
 }
 
 /// `1 node`, `4 nodes`.

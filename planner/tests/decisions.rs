@@ -366,3 +366,24 @@ fn a_node_with_a_pod_on_it_is_released_when_it_is_time_to_look_again() {
     assert!(early.report.pool.held_up.unwrap().message.contains("team/left-over"));
     assert_eq!(told(&world.plan("00:05")), ["release n-1"]);
 }
+
+/// As it is after a restart: the engine's words are not stored with the back-off.
+#[test]
+fn a_refusal_without_words_ends_no_sentence_with_a_colon() {
+    let backoff = Backoff {
+        cause: FailureCause::StockOut,
+        zone: None,
+        count: 1,
+        until: at("00:03"),
+        message: String::new(),
+    };
+    let plan = cluster().min(1).backoff(backoff).queued("train").plan("00:02");
+    let told = plan.to_string();
+    assert!(told.contains("asked again at"), "{told}");
+    assert!(
+        told.lines()
+            .all(|line| !line.trim_end().ends_with(':') && !line.contains(": ;") && !line.contains(": [")),
+        "{told}"
+    );
+    assert!(!plan.report.pool.message.trim_end().ends_with(':'), "{}", plan.report.pool.message);
+}

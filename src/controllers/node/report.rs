@@ -89,7 +89,7 @@ fn tell_of_change(
 ) {
     let turned_bad = after.state.is_some_and(is_bad) && !before.state.is_some_and(is_bad);
     if turned_bad && let Some(reason) = after.reason {
-        let message = after.message.as_deref().unwrap_or_default();
+        let message = after.message.as_deref().unwrap_or("nobody said why");
         controller.events.tell(
             node,
             Severity::Warning,

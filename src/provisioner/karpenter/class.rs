@@ -195,7 +195,8 @@ fn not_ready(class: &DynamicObject) -> Option<String> {
     }
     let (reason, message) = (text(ready, "reason"), text(ready, "message"));
     Some(match (reason.is_empty(), message.is_empty()) {
-        (_, true) => reason,
+        (true, true) => "it gives no reason".to_owned(),
+        (false, true) => reason,
         (true, false) => message,
         (false, false) => format!("{reason}: {message}"),
     })
