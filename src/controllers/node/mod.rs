@@ -185,8 +185,9 @@ impl NodeController {
         };
         let decision = decide::decide(&observation, self.clock.now());
         let done = execute::execute(self, &mut observation, &mut memory, &decision).await;
+        let reported = report::report(self, &observation, &mut memory, done).await;
         self.memory.keep(cluster, memory);
-        let mut outcome = report::report(self, &observation, done).await?;
+        let mut outcome = reported?;
         if observation.is_blind {
             let again = self.clock.now() + ENGINE_AGAIN;
             outcome.wake_at = Some(outcome.wake_at.map_or(again, |earlier| earlier.min(again)));

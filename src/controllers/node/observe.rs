@@ -31,10 +31,11 @@ pub(super) async fn observe(
     cluster: &ClusterUid,
 ) -> Result<(Observation, PoolMemory), Error> {
     let now = controller.clock.now();
-    let mut nodes = controller.nodes.indexed(&cluster.0);
+    let old = controller.memory.recall(cluster);
+    let cached = controller.nodes.indexed(&cluster.0);
+    let mut nodes: Vec<_> = cached.into_iter().map(|node| old.newest(node)).collect();
     nodes.sort_by_key(|node| node.spec.ordinal);
     let pool = pool_of(cluster, &nodes);
-    let old = controller.memory.recall(cluster);
 
     let engines = observe_engines(controller, &pool, &nodes).await?;
     let mut looks = Vec::new();
@@ -228,6 +229,9 @@ fn kept(nodes: &[SeenNode], strays: &[Stray], old: &PoolMemory) -> PoolMemory {
         }
         if let Some(Answer::Requested { machine_uid }) = &seen.answer {
             memory.requested.insert(uid.clone(), machine_uid.clone());
+        }
+        if let Some(written) = old.written.get(&uid).filter(|written| Arc::ptr_eq(written, &seen.node)) {
+            memory.written.insert(uid.clone(), Arc::clone(written));
         }
         if let Some(held_up) = old.held_up.get(&uid) {
             memory.held_up.insert(uid, held_up.clone());

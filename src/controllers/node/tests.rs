@@ -642,6 +642,39 @@ async fn a_node_without_its_accelerators_waits_and_then_serves_with_one_machine(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_status_is_written_from_the_own_last_write_while_the_watch_lags() {
+    let lab = Lab::new();
+    let name = lab.want(1);
+    lab.ready(&name).await;
+    let watch = Matching::any().verb(Verb::Watch).resource("clusternodes").agent("one");
+    let _silent = lab.server.pause(watch, When::Before);
+    lab.server.cut_watches();
+    pass(Duration::from_secs(5)).await;
+    lab.server.forget_requests();
+    for ready in ["Unknown", "True"] {
+        lab.kubelet(&name, ready);
+        pass(Duration::from_secs(2)).await;
+    }
+    assert_eq!(lab.status(&name).reason, Some(NodeReason::Ready));
+    let writes = Matching::writes().resource("clusternodes/status");
+    assert_eq!(lab.server.count(&writes), 2, "none of them is refused");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_status_is_written_soon_however_often_it_was_refused() {
+    let lab = Lab::new();
+    let name = lab.want(1);
+    lab.ready(&name).await;
+    let writes = Matching::writes().resource("clusternodes/status");
+    lab.server.fail_times(5, writes.clone(), Fault::Conflict);
+    lab.server.forget_requests();
+    lab.kubelet(&name, "Unknown");
+    pass(Duration::from_millis(5 * 200 + 50)).await;
+    assert_eq!(lab.status(&name).reason, Some(NodeReason::NodeNotReady));
+    assert_eq!(lab.server.count(&writes), 6);
+}
+
+#[tokio::test(start_paused = true)]
 async fn first_ready_time_outlives_a_restart() {
     let mut lab = Lab::new();
     let name = lab.want(1);
