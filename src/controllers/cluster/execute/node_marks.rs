@@ -7,8 +7,8 @@ use trainyard_api::{cluster_node::ClusterNode, names::FieldManager, names::label
 use trainyard_model::snapshot::node::{LightNode, wire_reason};
 use trainyard_planner::{NodeName, RetireReason};
 
-use super::allocate::{fresh_node, moved_on, remember, seen};
 use super::drop_claim::{is_live_on, is_lost};
+use super::fresh::{fresh_node, moved_on, remember, seen};
 use crate::controllers::cluster::Context;
 use crate::controllers::cluster::observe::Scope;
 use crate::kubernetes::apply;

@@ -12,7 +12,7 @@ use trainyard_model::snapshot::run::{LightRun, wire_directive_reason, wire_kind}
 use trainyard_model::status::queue;
 use trainyard_planner::{DirectiveKind, DirectiveReason, Hold, NodeName, Progress, RunId};
 
-use super::allocate::{fresh_run, moved_on, remember_run, run_seen};
+use super::fresh::{fresh_run, moved_on, remember_run, run_seen};
 use crate::controllers::cluster::Context;
 use crate::controllers::cluster::observe::Scope;
 use crate::controllers::cluster::report::queue_fields;
