@@ -400,33 +400,18 @@ fn crates_depend_in_one_direction_and_only_the_operator_has_a_client() {
 /// Longest file of a program, without the tests at its end. Beyond it there is a second thing to be found.
 const LONGEST: usize = 450;
 
-/// Files that are one thing and longer than that, with the length they may have.
-const LONG_FILES: [(&str, usize, &str); 3] = [
-    ("planner/src/supply.rs", 500, "supply of machines over time is one data structure"),
-    ("src/controllers/run/execute.rs", 560, "one function for each step of the protocol, in its order"),
-    ("src/provisioner/conformance.rs", 560, "one suite, a function for each promise of an engine"),
-];
-
 #[test]
 fn files_are_short() {
     let mut wrong = Vec::new();
     for folder in ["src", "api/src", "model/src", "planner/src", "cli/src", "testing/src", "e2e/src"] {
         for (file, text) in program(folder) {
-            let longest = LONG_FILES
-                .iter()
-                .find(|(path, ..)| *path == file)
-                .map_or(LONGEST, |(_, longest, _)| *longest);
             let lines = text.lines().count();
-            if lines > longest {
-                wrong.push(format!("{file} has {lines} lines, at most {longest}"));
+            if lines > LONGEST {
+                wrong.push(format!("{file} has {lines} lines, at most {LONGEST}"));
             }
         }
     }
     assert_eq!(wrong, Vec::<String>::new(), "look for the second thing in it");
-    for (file, ..) in LONG_FILES {
-        let lines = code(&fs::read_to_string(root().join(file)).unwrap()).lines().count();
-        assert!(lines > LONGEST, "{file} has {lines} lines and needs no exception any more");
-    }
 }
 
 #[test]

@@ -189,6 +189,8 @@ closed_set! {
         LaunchTimeout,
         /// Machines came but could not be used by runs.
         NodesUnusable,
+        /// Nodes that shall leave have a pod on them that carries a run's label; the message names it.
+        NodesOccupied,
         /// Machines with our labels that no ClusterNode accounts for.
         StrayMachines,
         /// A machine of that name exists and is not ours.

@@ -112,6 +112,7 @@ fn snapshot(nodes: i64, queued: i64, state: State) -> Snapshot {
                 machine: Machine::Ready,
                 failure: None,
                 first_ready: Some(Timestamp::UNIX_EPOCH + SignedDuration::from_mins(5)),
+                not_ready_since: None,
                 zone: None,
                 capacity: gpus(8),
                 claims: tenants(ordinal)
@@ -121,6 +122,7 @@ fn snapshot(nodes: i64, queued: i64, state: State) -> Snapshot {
                 retired: None,
                 released: false,
                 deleted: false,
+                occupied: None,
             })
             .collect(),
         queued: (0..queued).map(|number| waiting(number, state)).collect(),

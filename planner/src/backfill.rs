@@ -11,7 +11,7 @@ use crate::supply::{Reach, Supply};
 use crate::wait::Wait;
 use crate::world::{Ends, NodeState, World};
 
-/// So much time a machine that is yet to be asked for is given to boot, when a run shall use it before a reservation
+/// So much time a machine that is not ready yet, or yet to be asked for, is given to boot, when a run shall use it before a reservation
 /// begins. As the longest boot limit of the engines (15 minutes) and some: a machine that comes too late is paid for in vain, a
 /// chance that is missed costs only a later start.
 const BOOT_ALLOWANCE: SignedDuration = SignedDuration::from_mins(20);

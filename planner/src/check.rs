@@ -31,6 +31,7 @@ pub const INVARIANTS: &[(&str, Invariant)] = &[
     ("ordinals_only_grow", ordinals_only_grow),
     ("claimed_nodes_are_not_released", claimed_nodes_are_not_released),
     ("only_what_leaves_is_released", only_what_leaves_is_released),
+    ("occupied_nodes_are_not_released", occupied_nodes_are_not_released),
     ("only_what_is_gone_is_forgotten", only_what_is_gone_is_forgotten),
     ("final_marks_stay", final_marks_stay),
     ("live_claims_are_not_dropped", live_claims_are_not_dropped),

@@ -54,6 +54,7 @@ pub fn apply_action(snapshot: &mut Snapshot, action: &Action, now: Timestamp) {
             machine: Machine::Coming,
             failure: None,
             first_ready: None,
+            not_ready_since: None,
             zone: zone.clone(),
             capacity: snapshot.policy.node_capacity.clone(),
             claims: Vec::new(),
@@ -61,6 +62,7 @@ pub fn apply_action(snapshot: &mut Snapshot, action: &Action, now: Timestamp) {
             retired: None,
             released: false,
             deleted: false,
+            occupied: None,
         }),
         Action::Allocate { run, attempt, nodes, shares } => {
             for (name, share) in nodes.iter().zip(shares) {

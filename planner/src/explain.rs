@@ -9,11 +9,11 @@ use crate::growth::{Grown, Growth};
 use crate::identity::Zone;
 use crate::refusals::Refusals;
 use crate::report::{
-    NodeCounts, NodeReason, NodeReport, PoolHealth, PoolReport, Report, RunReport, WaitReason,
+    HeldUp, NodeCounts, NodeReason, NodeReport, PoolHealth, PoolReport, Report, RunReport, WaitReason,
 };
 use crate::shrink::Shrunk;
 use crate::snapshot::{FailureCause, Lifetime, Machine, Placement, RetireReason};
-use crate::wait::counted;
+use crate::wait::{because, counted};
 use crate::world::{NodeState, World};
 
 /// Everything a reader of status wants to know after this plan.
@@ -47,7 +47,8 @@ fn pool(
         let never_came = state.node.machine == Machine::Failed && state.node.first_ready.is_none();
         current += i64::from(!state.is_gone() && !never_came);
     }
-    let target = world.staying() + grown.requested + grown.withheld;
+    // A stalled node stays until its timer ends, and what waits for its room is counted as well.
+    let target = (world.staying() + grown.requested + grown.withheld).min(world.maximum.max(world.staying()));
     let (health, message) = health(world, waiting, growth, grown, &counts);
     PoolReport {
         current_nodes: current,
@@ -61,9 +62,28 @@ fn pool(
         backoff: refusals.into_entries(),
         last_ordinal: grown.last_ordinal,
         zone: zone(world, growth, grown),
+        held_up: held_up(world),
         health,
         message,
     }
+}
+
+fn held_up(world: &World) -> Option<HeldUp> {
+    let mut met =
+        world.nodes.iter().filter_map(|state| Some((occupied_by(state)?, &state.node.name))).peekable();
+    let (pod, node) = *met.peek()?;
+    let message = format!(
+        "node {node} is given back when pod {pod} has ended, which carries a run's label and belongs to no run that \
+         has the node: delete it if it is not needed"
+    );
+    Some(HeldUp { nodes: met.count() as i64, message })
+}
+
+/// The pod that was met when the node was to be released. Still told while this plan tries again.
+fn occupied_by<'a>(state: &NodeState<'a>) -> Option<&'a str> {
+    let occupied = state.node.occupied.as_ref()?;
+    let leaves = state.retired.is_some() && !state.node.released && !state.is_gone();
+    (leaves && state.tenants.is_empty()).then_some(occupied.pod.as_str())
 }
 
 /// Creation time of the run that has waited longest.
@@ -124,13 +144,13 @@ fn health(
     {
         return (
             PoolHealth::Blocked,
-            format!("no nodes can be asked for ({}): {}", block.code, block.message),
+            format!("no nodes can be asked for ({}){}", block.code, because(&block.message)),
         );
     }
     if let Some(refusal) = growth.refused.as_ref().filter(|_| grown.withheld > 0) {
         let (wanted, cause, until) = (counted(grown.withheld, "node"), refusal.cause, refusal.until);
-        let message =
-            format!("{wanted} wanted; refused ({cause:?}), asked again at {until:.0}: {}", refusal.message);
+        let why = because(&refusal.message);
+        let message = format!("{wanted} wanted; refused ({cause:?}), asked again at {until:.0}{why}");
         return (PoolHealth::BackingOff, message);
     }
     let serving = counts.idle + counts.running;
@@ -163,10 +183,12 @@ fn node(world: &World, state: &NodeState, shrunk: &Shrunk) -> NodeReport {
 
 fn explain(world: &World, state: &NodeState, shrunk: &Shrunk) -> (NodeReason, String) {
     let why = state.retired.map_or("leaving", retired_because);
-    let failure =
-        state.node.failure.as_ref().map(|failure| format!(": {}", failure.message)).unwrap_or_default();
+    let failure = state.node.failure.as_ref().map(|failure| because(&failure.message)).unwrap_or_default();
     if state.is_gone() {
         return (NodeReason::Gone, format!("its machine is gone{failure}"));
+    }
+    if let Some(pod) = occupied_by(state) {
+        return (NodeReason::Draining, format!("leaves after pod {pod} ({why}{failure})"));
     }
     if state.released {
         return (NodeReason::Leaving, format!("its machine is being destroyed ({why}{failure})"));
@@ -185,6 +207,11 @@ fn explain(world: &World, state: &NodeState, shrunk: &Shrunk) -> (NodeReason, St
     match state.node.machine {
         Machine::Coming => {
             (NodeReason::Coming, format!("asked for at {:.0}, not ready yet", state.node.requested_at))
+        }
+        Machine::NotReady if state.is_stalled(world.now) => {
+            let since =
+                state.node.not_ready_since.map(|since| format!(" since {since:.0}")).unwrap_or_default();
+            (NodeReason::NotReady, format!("not ready for runs{since}, and no run counts on it"))
         }
         Machine::NotReady => (NodeReason::NotReady, "for the moment not ready for runs".to_owned()),
         _ if state.promised => (NodeReason::KeptForQueue, "idle, kept for a waiting run".to_owned()),

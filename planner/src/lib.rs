@@ -31,10 +31,12 @@ pub use action::{Action, DropBasis, Plan};
 pub use capacity::Capacity;
 pub use identity::{NodeName, RunId, Zone};
 pub use policy::plan;
-pub use report::{NodeCounts, NodeReason, NodeReport, PoolHealth, PoolReport, Report, RunReport, WaitReason};
+pub use report::{
+    HeldUp, NodeCounts, NodeReason, NodeReport, PoolHealth, PoolReport, Report, RunReport, WaitReason,
+};
 pub use snapshot::{
     ActiveRun, Backoff, Claim, DirectiveKind, DirectiveReason, EndedAttempt, Failure, FailureCause,
-    GivenDirective, GrowthBlock, Hold, HoldReason, Lifetime, Machine, Node, Placement, Policy, Priority,
-    Progress, QueuedRun, RequestedShare, RetireReason, Retired, Snapshot,
+    GivenDirective, GrowthBlock, Hold, HoldReason, Lifetime, Machine, Node, Occupied, Placement, Policy,
+    Priority, Progress, QueuedRun, RequestedShare, RetireReason, Retired, Snapshot,
 };
 pub use wait::{Machines, Wait};

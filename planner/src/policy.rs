@@ -30,7 +30,8 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
     upkeep::drop_claims(&mut world);
     // 4. Give up nodes that will not serve again.
     upkeep::retire_broken(&mut world);
-    // 5. Get within the maximum.
+    // 5. Let go what has been of no use for long, and get within the maximum.
+    shrink::stalled(&mut world);
     shrink::to_maximum(&mut world);
 
     // 6. Serve the queue from what there is, comes, or can be asked for.

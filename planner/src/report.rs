@@ -47,9 +47,22 @@ pub struct PoolReport {
     pub last_ordinal: i64,
     /// The zone after this plan; to be stored before the nodes are created.
     pub zone: Option<Zone>,
+    /// What keeps nodes from leaving.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_up: Option<HeldUp>,
     /// Is it fine, and if not, why.
     pub health: PoolHealth,
     /// `health` as a sentence.
+    pub message: String,
+}
+
+/// Nodes that shall leave and have a pod on them that no claim explains.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldUp {
+    /// How many.
+    pub nodes: i64,
+    /// The first of them, its pod, and what to do.
     pub message: String,
 }
 

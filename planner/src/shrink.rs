@@ -43,6 +43,26 @@ pub(crate) fn to_maximum(world: &mut World) {
     }
 }
 
+/// Retires, down to the minimum, idle nodes that no run counts on any more and whose timer has ended. Before the queue is
+/// served and anything else is given up: what was about to leave may take their place in this plan, not in the next one.
+pub(crate) fn stalled(world: &mut World) {
+    let mut surplus = world.staying() - world.minimum;
+    for at in 0..world.nodes.len() {
+        let state = &world.nodes[at];
+        let Some(until) = state.trusted_until().filter(|_| surplus > 0 && is_free(world, at)) else {
+            continue;
+        };
+        let timer = clock::after(state.idle_from.unwrap_or(world.now), world.snapshot.policy.idle_timeout);
+        let leaves = timer.max(until);
+        if leaves <= world.now {
+            world.retire(at, RetireReason::Idle);
+            surplus -= 1;
+        } else {
+            world.note_instant(leaves);
+        }
+    }
+}
+
 /// What shrinking came to.
 #[derive(Default)]
 pub(crate) struct Shrunk {
@@ -54,6 +74,13 @@ pub(crate) struct Shrunk {
 
 /// Retires, down to the minimum, what no waiting run counts on: nodes on their way at once, idle ones when their timer
 /// has ended.
+///
+/// Nodes reserved for a run that waits for busy ones are not promised, and leave on their timer like others: the run
+/// could not start on them, alone or with what is coming, but only after another run has ended. When that is, is known at best
+/// from a limit, which is when the other run must have ended and seldom when it does: to keep nodes for it would let one
+/// long run beside a large gang hold the rest of the pool idle for days, at full price. They are asked for again, as a
+/// whole gang, when the busy ones are free; what is lost is one boot. Whoever has short gaps between gangs says so with
+/// `idleSecondsBeforeScaleDown`.
 ///
 /// A node on its way that nobody waits for (its run was cancelled, or a busy node was free first) is given back at once,
 /// not booted and then watched for the idle time: it has served nobody yet, so nothing is lost but a boot that is only half paid,

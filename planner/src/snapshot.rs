@@ -108,6 +108,9 @@ pub struct Node {
     /// When it first became ready for runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_ready: Option<Timestamp>,
+    /// Since when it has not been ready for runs, when it is [`Machine::NotReady`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_ready_since: Option<Timestamp>,
     /// Its zone, once known or once asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<Zone>,
@@ -128,6 +131,19 @@ pub struct Node {
     /// The ClusterNode was deleted by somebody (its finalizer keeps it).
     #[serde(default)]
     pub deleted: bool,
+    /// What its release met when it was last tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub occupied: Option<Occupied>,
+}
+
+/// A pod that no claim explains is on a machine that was to be given back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Occupied {
+    /// `<namespace>/<name>` of the pod.
+    pub pod: String,
+    /// When to look again.
+    pub until: Timestamp,
 }
 
 /// What is seen of a machine.

@@ -4,9 +4,10 @@
 //! Taking for later (`promise`) keeps a node for a run that waits for more of them; reserving keeps it for the run that
 //! waits for busy nodes, and lets only those pass that end in time.
 
+mod stock;
+
 use crate::capacity::Capacity;
-use crate::snapshot::{Machine, RequestedShare};
-use crate::world::World;
+use crate::snapshot::RequestedShare;
 
 /// How near a machine is to being used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,9 +90,9 @@ pub(crate) struct Promise {
     pub new: i64,
     /// To be asked for later: room that leaving nodes still take.
     pub leaving: i64,
-    /// Some of `bins` are reserved for another run.
+    /// Some of the ready ones are reserved for another run.
     pub on_reserved: bool,
-    /// Some of `new` are.
+    /// Some of those that have to boot are.
     pub new_on_reserved: bool,
 }
 
@@ -120,77 +121,6 @@ pub(crate) struct Supply {
 const MOST_HOPELESS: usize = 16;
 
 impl Supply {
-    /// Everything that the world's nodes and maximum offer.
-    pub(crate) fn new(world: &World) -> Self {
-        let total = world.total();
-        let staying = world.staying();
-        let may_grow = world.snapshot.policy.growth_blocked.is_none();
-        let mut callable = (world.maximum - staying).max(0);
-        let mut supply = Self {
-            bins: Vec::with_capacity(world.nodes.len()),
-            ready: Vec::new(),
-            coming: Vec::new(),
-            ready_count: Count::default(),
-            coming_count: Count::default(),
-            room: Count::default(),
-            leaving: Count::default(),
-            replaceable: 0,
-            new_capacity: expected_capacity(world),
-            new: 0,
-            later: 0,
-            hopeless: Vec::new(),
-        };
-        let mut called_back = 0;
-        for (at, state) in world.nodes.iter().enumerate() {
-            let usable = state.stays() || {
-                let usable = callable > 0 && state.can_be_called_back();
-                callable -= i64::from(usable);
-                called_back += i64::from(usable);
-                usable
-            };
-            let ready = state.node.machine == Machine::Ready;
-            let empty = usable && state.tenants.is_empty();
-            supply.bins.push(Bin {
-                stage: if ready { Stage::Ready } else { Stage::Coming },
-                free: if usable && world.sharing {
-                    state.free.clone().into_owned()
-                } else {
-                    Capacity::default()
-                },
-                empty,
-                reserved: false,
-                service: match (usable, state.draining) {
-                    (false, _) => Service::None,
-                    (true, true) => Service::Draining,
-                    (true, false) => Service::Open,
-                },
-            });
-            if empty && ready {
-                supply.ready.push(at);
-            } else if empty {
-                supply.coming.push(at);
-            }
-        }
-        // Most recently emptied first, so that the others get old enough to leave; called back last.
-        supply.ready.sort_by_key(|at| {
-            let state = &world.nodes[*at];
-            (!state.stays(), state.idle_from.is_some(), std::cmp::Reverse(state.idle_from), *at)
-        });
-        supply.coming.sort_by_key(|at| (!world.nodes[*at].stays(), *at));
-        supply.ready_count.open = supply.ready.len() as i64;
-        supply.coming_count.open = supply.coming.len() as i64;
-        if may_grow {
-            supply.room.open = (world.maximum - total).max(0);
-            let occupied = world.nodes.iter().filter(|state| !state.is_gone() && !state.tenants.is_empty());
-            let leaving =
-                total - occupied.count() as i64 - supply.ready_count.open - supply.coming_count.open;
-            let most = (world.maximum - staying - called_back - supply.room.open).max(0);
-            supply.leaving.open = leaving.clamp(0, most);
-            supply.replaceable = most - supply.leaving.open;
-        }
-        supply
-    }
-
     /// Nodes on which a run could start at once, or none. `preferred` are tried first.
     pub(crate) fn find_now(
         &mut self,
@@ -226,8 +156,9 @@ impl Supply {
         }
     }
 
-    /// Machines with which a run could start later without waiting for any other run, or none. `reach` is for what exists,
-    /// `reach_new` for what must be asked for.
+    /// Machines with which a run could start later without waiting for any other run, or none. `reach` is for what is
+    /// ready, `reach_new` for what has to boot: a machine that was asked for a moment ago needs as long as one that is
+    /// asked for now.
     pub(crate) fn find_later(
         &mut self,
         share: &RequestedShare,
@@ -243,13 +174,13 @@ impl Supply {
         let leaving = if fits_new { self.leaving.open } else { 0 };
         let bins = match share {
             RequestedShare::WholeNode => {
-                let existing = self.ready_count.within(reach) + self.coming_count.within(reach);
+                let existing = self.ready_count.within(reach) + self.coming_count.within(reach_new);
                 if existing + room + leaving < count {
                     return None;
                 }
                 let mut bins = self.empty_bins(Stage::Ready, reach);
                 bins.sort_by_key(|at| self.bins[*at].reserved);
-                let mut coming = self.empty_bins(Stage::Coming, reach);
+                let mut coming = self.empty_bins(Stage::Coming, reach_new);
                 coming.sort_by_key(|at| self.bins[*at].reserved);
                 bins.extend(coming);
                 bins
@@ -259,7 +190,7 @@ impl Supply {
                     return None;
                 }
                 let mut bins = self.fitting(share, Stage::Ready, reach);
-                bins.extend(self.fitting(share, Stage::Coming, reach));
+                bins.extend(self.fitting(share, Stage::Coming, reach_new));
                 bins.extend(self.fitting(share, Stage::New, reach_new));
                 bins.extend(self.fitting(share, Stage::Later, reach_new));
                 if (bins.len() as i64) + room + leaving < count {
@@ -276,8 +207,12 @@ impl Supply {
         promise.leaving = lacking - promise.new;
         promise.ready = promise.bins.iter().filter(|at| self.bins[**at].stage == Stage::Ready).count() as i64;
         promise.coming = promise.bins.len() as i64 - promise.ready;
-        promise.on_reserved = promise.bins.iter().any(|at| self.bins[*at].reserved);
-        promise.new_on_reserved = promise.new > self.room.open;
+        let on_reserved = |ready: bool| {
+            let mut taken = promise.bins.iter().map(|at| &self.bins[*at]);
+            taken.any(|bin| bin.reserved && (bin.stage == Stage::Ready) == ready)
+        };
+        (promise.on_reserved, promise.new_on_reserved) =
+            (on_reserved(true), on_reserved(false) || promise.new > self.room.open);
         Some(promise)
     }
 
@@ -462,19 +397,4 @@ impl Supply {
             self.hopeless.push((share.clone(), reach, count));
         }
     }
-}
-
-/// What a new machine will have: as the policy says, but never more than was measured on one that came. A size that
-/// promises more than it delivers would otherwise be bought again and again.
-fn expected_capacity(world: &World) -> Capacity {
-    let mut expected = world.snapshot.policy.node_capacity.clone();
-    let measured = world.nodes.iter().filter(|state| state.stays() && state.node.machine == Machine::Ready);
-    for capacity in measured.map(|state| &state.node.capacity) {
-        expected.cpu_millis = expected.cpu_millis.min(capacity.cpu_millis);
-        expected.memory_bytes = expected.memory_bytes.min(capacity.memory_bytes);
-        for (name, count) in &mut expected.accelerators {
-            *count = (*count).min(capacity.accelerators.get(name).copied().unwrap_or(0));
-        }
-    }
-    expected
 }

@@ -7,8 +7,9 @@ use std::fmt;
 use crate::action::{Action, DropBasis, Plan};
 use crate::capacity::Capacity;
 use crate::identity::{NodeName, Zone};
-use crate::report::{NodeReport, PoolReport, Report, RunReport};
+use crate::report::{HeldUp, NodeReport, PoolReport, Report, RunReport};
 use crate::snapshot::Backoff;
+use crate::wait::because;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,6 +51,7 @@ impl fmt::Display for PoolReport {
             backoff,
             last_ordinal,
             zone,
+            held_up,
             health,
             message,
         } = self;
@@ -66,9 +68,13 @@ impl fmt::Display for PoolReport {
             write!(f, ", next leaves {time:.0}")?;
         }
         writeln!(f)?;
+        if let Some(HeldUp { nodes, message }) = held_up {
+            writeln!(f, "held up {nodes}: {message}")?;
+        }
         for Backoff { cause, zone, count, until, message } in backoff {
             let zone = zone.as_ref().map_or("", |zone| zone.0.as_str());
-            writeln!(f, "refusal {cause:?} {zone} count {count} until {until:.0}: {message}")?;
+            let why = because(message);
+            writeln!(f, "refusal {cause:?} {zone} count {count} until {until:.0}{why}")?;
         }
         Ok(())
     }

@@ -46,7 +46,7 @@ fn broken_member<'r>(world: &World, run: &'r ActiveRun) -> Option<(&'r NodeName,
     run.nodes.iter().find_map(|name| {
         let reason = match world.node(name) {
             // An attempt that was launched had its claims, and a claimed node is never forgotten; but pods cannot run
-            // on a node of which nothing is known.
+            // on a node of which nothing is known. Whoever carries this out looks for it once more: a cache may lack it.
             None if run.progress == Progress::Launched => DirectiveReason::NodeLost,
             None => return None,
             Some(at) => {
@@ -167,7 +167,11 @@ pub(crate) fn say_farewell(world: &mut World) {
             let node = state.node.name.clone();
             world.decisions.farewells.push(Action::Forget { node });
         } else if state.retired.is_some() && !state.released {
-            world.release(at);
+            match state.node.occupied.as_ref().map(|occupied| occupied.until) {
+                // To ask more often would help nobody: whoever owns the pod decides when it ends.
+                Some(until) if until > world.now => world.note_instant(until),
+                _ => world.release(at),
+            }
         }
     }
     let all_forgotten = world.decisions.farewells.len() == world.nodes.len();

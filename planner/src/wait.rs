@@ -103,7 +103,7 @@ pub struct Machines {
     pub coming_since: Option<Timestamp>,
     /// To be asked for.
     pub new: i64,
-    /// To be asked for once leaving nodes are gone.
+    /// To be asked for once nodes that leave, or are not ready for long, are gone.
     pub leaving: i64,
 }
 
@@ -131,8 +131,7 @@ impl fmt::Display for Wait {
         match self {
             Self::NodesComing(machines) | Self::NodesLeaving(machines) => write!(f, "{machines}"),
             Self::CapacityBackoff { machines, cause, until, message } => {
-                write!(f, "{machines}; refused ({cause:?}), asked again at {until:.0}")?;
-                if message.is_empty() { Ok(()) } else { write!(f, ": {message}") }
+                write!(f, "{machines}; refused ({cause:?}), asked again at {until:.0}{}", because(message))
             }
             Self::CapacityHold { needed, until, count } => write!(
                 f,
@@ -171,7 +170,8 @@ impl fmt::Display for Wait {
                 "asks for {share} on each node, a node has {node}: lower resourcesPerNode or use a cluster of a larger vmSize"
             ),
             Self::GrowthBlocked { needed, code, message } => {
-                write!(f, "needs {}, and none can be asked for ({code}): {message}", counted(*needed, "node"))
+                let needed = counted(*needed, "node");
+                write!(f, "needs {needed}, and none can be asked for ({code}){}", because(message))
             }
             Self::ClusterDeleting => f.write_str("the cluster is being deleted"),
         }
@@ -192,10 +192,15 @@ impl fmt::Display for Machines {
             write!(f, ", {new} to be asked for")?;
         }
         if leaving > 0 {
-            write!(f, ", {leaving} to be asked for when leaving nodes are gone")?;
+            write!(f, ", {leaving} to be asked for when nodes that leave or are of no use are gone")?;
         }
         Ok(())
     }
+}
+
+/// `: words`, or nothing where nobody said why.
+pub(crate) fn because(words: &str) -> String {
+    if words.is_empty() { String::new() } else { format!(": {words}") }
 }
 
 /// `1 node`, `4 nodes`.

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::action::{Action, DropBasis};
 use crate::capacity::Capacity;
@@ -17,6 +17,12 @@ use crate::snapshot::{
     ActiveRun, Claim, Hold, Lifetime, Machine, Node, Progress, QueuedRun, RequestedShare, RetireReason,
     Snapshot,
 };
+
+/// How long a node that was ready and is not is counted on by runs that wait, as if it were booting. A kubelet that
+/// restarts is back within seconds, and one that stays silent is lost after 60 s; so what is not ready for longer was cordoned or
+/// tainted by somebody or lost its accelerators, and whether and when that ends nobody knows. A new machine is there
+/// after some minutes; a longer wait would save little, a shorter one buy machines for mere restarts.
+const TRUSTED_NOT_READY: SignedDuration = SignedDuration::from_mins(2);
 
 /// When a tenant leaves its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +78,17 @@ impl NodeState<'_> {
 
     pub(crate) fn is_gone(&self) -> bool {
         self.node.machine == Machine::Gone
+    }
+
+    /// When runs stop counting on it, if it stays as it is: only a node that is not ready loses their trust.
+    pub(crate) fn trusted_until(&self) -> Option<Timestamp> {
+        let since = self.node.not_ready_since.unwrap_or(Timestamp::MIN);
+        (self.node.machine == Machine::NotReady).then(|| clock::after(since, TRUSTED_NOT_READY))
+    }
+
+    /// Not ready, and for so long that no run counts on it.
+    pub(crate) fn is_stalled(&self, now: Timestamp) -> bool {
+        self.trusted_until().is_some_and(|until| until <= now)
     }
 }
 
@@ -147,7 +164,18 @@ impl<'a> World<'a> {
             decisions: Decisions::default(),
         };
         world.occupy_unclaimed();
+        world.note_lost_trust();
         world
+    }
+
+    /// What waiting runs count on is another thing when they stop counting on a node.
+    fn note_lost_trust(&mut self) {
+        if self.snapshot.queued.is_empty() {
+            return;
+        }
+        let ends: Vec<_> =
+            self.nodes.iter().filter(|state| state.stays()).filter_map(NodeState::trusted_until).collect();
+        ends.into_iter().for_each(|until| self.note_instant(until));
     }
 
     /// A launched attempt has its nodes, whether or not its claims are still to be seen.

@@ -7,7 +7,7 @@ use fixture::{World, at, cluster, gpus, minutes, node_name, run_id};
 use rstest::rstest;
 use trainyard_planner::{
     Action, Backoff, DirectiveKind, DirectiveReason, DropBasis, FailureCause, Hold, HoldReason, Plan,
-    PoolHealth, RetireReason, WaitReason, Zone,
+    PoolHealth, RetireReason, WaitReason, Zone, check,
 };
 
 /// All actions as text, without the amounts.
@@ -28,7 +28,9 @@ fn working(world: World, runs: &[&str]) -> World {
 
 #[rstest]
 #[case::never_ready_nodes_are_no_place_to_start(cluster().node(1).coming("00:01"), &[])]
-#[case::silent_nodes_are_no_place_to_start(cluster().node(1).not_ready(), &[])]
+#[case::silent_nodes_are_no_place_to_start(cluster().node(1).not_ready_since("00:01"), &[])]
+#[case::a_node_that_stays_silent_is_not_waited_for(
+    cluster().idle_timeout(minutes(5)).node(1).not_ready_since("00:00"), &["request node 2"])]
 #[case::deleted_nodes_are_replaced(cluster().node(1).deleted(), &["retire n-1: Deleted", "release n-1", "request node 2"])]
 #[case::leaving_nodes_are_replaced(cluster().node(1).retired(RetireReason::Lost).released(), &["request node 2"])]
 #[case::a_node_that_was_about_to_leave_is_called_back(
@@ -342,4 +344,46 @@ fn an_attempt_not_launched_without_claims_is_withdrawn_once() {
         reason: DirectiveReason::Withdrawn,
     });
     assert_eq!(told(&world.plan("00:01")), [""; 0]);
+}
+
+/// Its 44 minutes and the time to boot are just too long to be let through; the shorter run's machine, once it is asked for,
+/// does not change that.
+#[test]
+fn a_machine_on_its_way_is_no_sooner_there_than_a_new_one() {
+    let mut world = cluster().node(1).node(2).queued("first").nodes(2).high().ends_within(minutes(64));
+    world = world.queued("gang").nodes(3).high();
+    world = world.queued("short").low().ends_within(minutes(1)).queued("long").ends_within(minutes(44));
+    let first = world.plan("00:01");
+    assert_eq!(told(&first).last().map(String::as_str), Some("request node 3"));
+    check::planning_again_changes_nothing(&world.0, at("00:01"), &first).unwrap();
+}
+
+#[test]
+fn a_node_with_a_pod_on_it_is_released_when_it_is_time_to_look_again() {
+    let world = cluster().node(1).retired(RetireReason::Idle).occupied_until("00:05");
+    let early = world.plan("00:04");
+    assert_eq!((told(&early), early.wake_at), (vec![], Some(at("00:05"))));
+    assert!(early.report.pool.held_up.unwrap().message.contains("team/left-over"));
+    assert_eq!(told(&world.plan("00:05")), ["release n-1"]);
+}
+
+/// As it is after a restart: the engine's words are not stored with the back-off.
+#[test]
+fn a_refusal_without_words_ends_no_sentence_with_a_colon() {
+    let backoff = Backoff {
+        cause: FailureCause::StockOut,
+        zone: None,
+        count: 1,
+        until: at("00:03"),
+        message: String::new(),
+    };
+    let plan = cluster().min(1).backoff(backoff).queued("train").plan("00:02");
+    let told = plan.to_string();
+    assert!(told.contains("asked again at"), "{told}");
+    assert!(
+        told.lines()
+            .all(|line| !line.trim_end().ends_with(':') && !line.contains(": ;") && !line.contains(": [")),
+        "{told}"
+    );
+    assert!(!plan.report.pool.message.trim_end().ends_with(':'), "{}", plan.report.pool.message);
 }

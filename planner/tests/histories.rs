@@ -140,7 +140,7 @@ fn happen(world: &mut World, event: &Event) -> Option<()> {
         }
         Event::Silence(node) => {
             let ordinal = ordinal(world, node, &[Machine::Ready])?;
-            world.node(ordinal)?.machine = Machine::NotReady;
+            world.silence(ordinal);
         }
         Event::Recover(node) => {
             let ordinal = ordinal(world, node, &[Machine::NotReady])?;
@@ -226,7 +226,7 @@ fn settle(world: &mut World) -> Result<(), TestCaseError> {
         for node in &mut world.live.nodes {
             match node.machine {
                 Machine::Coming | Machine::NotReady if !node.released && node.failure.is_none() => {
-                    node.machine = Machine::Ready;
+                    (node.machine, node.not_ready_since) = (Machine::Ready, None);
                     node.first_ready.get_or_insert(world.now);
                 }
                 _ if node.released => node.machine = Machine::Gone,

@@ -11,7 +11,7 @@
 //! max 2    min 1    idle 5m    delete-cluster    growth blocked|free
 //! priority NAME high    cancel NAME    suspend NAME    resume NAME    delete-run NAME
 //! launch NAME    ending NAME    finish NAME    requeue NAME
-//! ready 1 2    fail 1 StockOut    gone 1    lost 1    silent 1    delete-node 1    lose-claim 1
+//! ready 1 2    fail 1 StockOut    gone 1    lost 1    silent 1    cordon 1    delete-node 1    lose-claim 1
 //! ```
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // Whether to update is asked of the environment.
 
@@ -109,7 +109,7 @@ fn happen(world: &mut World, words: &[&str]) -> Option<()> {
         ["fail", node, cause] => world.fail(node.parse().ok()?, parse_cause(cause)?, Machine::Failed),
         ["preempted", node] => world.fail(node.parse().ok()?, FailureCause::Preempted, Machine::Gone),
         ["lost", node] => world.fail(node.parse().ok()?, FailureCause::Lost, Machine::Gone),
-        ["silent", node] => world.node(node.parse().ok()?)?.machine = Machine::NotReady,
+        ["silent" | "cordon", node] => world.silence(node.parse().ok()?),
         ["delete-node", node] => world.node(node.parse().ok()?)?.deleted = true,
         ["lose-claim", node] => world.node(node.parse().ok()?)?.claims.clear(),
         ["ready", ref nodes @ ..] => {

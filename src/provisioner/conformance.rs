@@ -4,25 +4,19 @@
 //! pool of its own, so that they can share one world. No case waits for a fixed time; [`eventually`] asks until the
 //! answer is right or [`PATIENCE`] is over.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+mod bench;
+
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use async_trait::async_trait;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt as _;
-use trainyard_api::{
-    ClusterNode,
-    cluster_node::{CapacityType, ClusterIdentity, ClusterNodeSpec, Engine, KarpenterNode, VmSizeFacts},
-    placement::{NodeClassRef, Taint, TaintEffect},
-    vm_size::Accelerator,
-};
-use trainyard_model::node::seen::{GivenUp, Machine, Owner, Progress};
+use trainyard_api::placement::NodeClassRef;
+use trainyard_model::node::seen::{GivenUp, Machine, Owner};
 
-use crate::kubernetes::ErrorKind;
-
+use self::bench::{Bench, pool, uid};
 use super::{
-    Doomed, Drain, Launched, Observed, Pool, Provisioner, RefusalCode, Release, ReleaseOutcome, Teardown,
-    Validity, Wanted,
+    Doomed, Drain, Launched, Pool, Provisioner, RefusalCode, Release, ReleaseOutcome, Validity, Wanted,
 };
 
 /// How long a case waits for what an engine does in its own time.
@@ -85,7 +79,6 @@ pub async fn run(world: &dyn World) -> Result<()> {
         pools_do_not_see_each_other,
         a_hanging_drain_can_be_skipped,
         a_missing_class_is_refused_before_anything_is_asked_for,
-        teardown_is_done_when_nothing_is_left,
     );
     Ok(())
 }
@@ -106,172 +99,6 @@ where
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
-}
-
-struct Bench<'a> {
-    world: &'a dyn World,
-    engine: Arc<dyn Provisioner>,
-    pool: Pool,
-}
-
-/// A pool named after its case, short enough for a Cluster's name.
-fn pool(case: &str) -> Pool {
-    let name: String = case.split('_').filter_map(|word| word.chars().next()).collect();
-    // Engines compare UIDs as text; this one has the form of a real one.
-    let digest =
-        case.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(1_099_511_628_211).wrapping_add(byte.into()));
-    Pool {
-        namespace: "conformance".to_owned(),
-        uid: format!("{:08x}-0000-4000-8000-{:012x}", digest >> 32, digest & 0xffff_ffff_ffff),
-        name,
-    }
-}
-
-impl Bench<'_> {
-    fn node(&self, ordinal: i64) -> Arc<ClusterNode> {
-        let Pool { namespace, name, uid } = &self.pool;
-        let spec = ClusterNodeSpec {
-            cluster: ClusterIdentity { name: name.clone(), uid: uid.clone() },
-            ordinal,
-            vm_size: VmSizeFacts {
-                size_name: "Standard_NC6s_v3".to_owned(),
-                vcpus: 6,
-                memory: Quantity("112Gi".to_owned()),
-                accelerators: vec![Accelerator {
-                    resource_name: "nvidia.com/gpu".to_owned(),
-                    count: 1,
-                    product: "V100".to_owned(),
-                }],
-            },
-            engine: Engine {
-                karpenter: Some(KarpenterNode {
-                    node_class_ref: self.world.class(),
-                    requirements: vec![],
-                    instance_type: "Standard_NC6s_v3".to_owned(),
-                    capacity_type: CapacityType::OnDemand,
-                    zones: vec![],
-                    requests: BTreeMap::from(
-                        [("cpu", "5"), ("memory", "90Gi"), ("pods", "20"), ("nvidia.com/gpu", "1")]
-                            .map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned()))),
-                    ),
-                }),
-            },
-            taint: Taint {
-                key: "trainyard.dev/cluster".to_owned(),
-                value: name.clone(),
-                effect: TaintEffect::NoSchedule,
-            },
-            tolerations: vec![],
-            claims: vec![],
-            idle_since: None,
-            retired: None,
-            released: None,
-        };
-        let mut node = ClusterNode::new(&format!("{name}-{}-{ordinal}", &uid[..6]), spec);
-        node.metadata.namespace = Some(namespace.clone());
-        node.metadata.uid = Some(format!("{}-0000-4000-8000-{ordinal:012}", &uid[..8]));
-        Arc::new(node)
-    }
-
-    fn nodes(&self, ordinals: impl IntoIterator<Item = i64>) -> Vec<Arc<ClusterNode>> {
-        ordinals.into_iter().map(|ordinal| self.node(ordinal)).collect()
-    }
-
-    /// Asks for machines; all must be taken. Returns their UIDs in the order asked.
-    async fn ensure(&self, nodes: &[Arc<ClusterNode>]) -> Result<Vec<String>> {
-        let wanted: Vec<_> =
-            nodes.iter().map(|node| Wanted { node: Arc::clone(node), machine: None }).collect();
-        let mut answers = BTreeMap::new();
-        for launch in self.engine.ensure(&self.pool, &wanted).await? {
-            match launch.result? {
-                Launched::Requested { machine_uid } => _ = answers.insert(launch.node_uid, machine_uid),
-                other => bail!("a launch was answered {other:?}"),
-            }
-        }
-        nodes
-            .iter()
-            .map(|node| {
-                answers.remove(&uid(node)).with_context(|| format!("no answer about {}", node.name_any()))
-            })
-            .collect()
-    }
-
-    async fn observe(&self) -> Result<Observed> {
-        Ok(self.engine.observe(&self.pool).await?)
-    }
-
-    async fn machine(&self, node: &ClusterNode) -> Result<Machine> {
-        let observed = self.observe().await?;
-        observed
-            .machine_of(&uid(node))
-            .cloned()
-            .with_context(|| format!("{} has no machine", node.name_any()))
-    }
-
-    /// Waits until the node's machine is a Node that is ready.
-    async fn ready(&self, node: &ClusterNode) -> Result<Machine> {
-        eventually(|| async {
-            let machine = self.machine(node).await?;
-            let seen = machine.node.as_ref().context("no Node yet")?;
-            ensure!(machine.progress == Progress::Registered, "only {:?}", machine.progress);
-            ensure!(seen.ready, "not ready: {}", seen.not_ready_message);
-            Ok(machine)
-        })
-        .await
-        .with_context(|| format!("{} should become ready", node.name_any()))
-    }
-
-    async fn gone(&self, node: &ClusterNode) -> Result<()> {
-        eventually(|| async {
-            ensure!(self.engine.look_up(&self.pool, node).await?.is_none(), "a live read still finds it");
-            ensure!(self.observe().await?.machine_of(&uid(node)).is_none(), "it is still observed");
-            Ok(())
-        })
-        .await
-        .with_context(|| format!("the machine of {} should be gone", node.name_any()))
-    }
-
-    /// Asks again on a conflict, as a controller does: the engine's own writers are at work on the same object.
-    async fn release(&self, doomed: Doomed, drain: Drain) -> Result<ReleaseOutcome> {
-        eventually(|| async {
-            let release = Release { machine: Box::new(doomed.clone()), drain };
-            let answers = self.engine.release(&self.pool, &[release]).await;
-            ensure!(answers.len() == 1, "{} answers to one release", answers.len());
-            let answer = answers.into_iter().next().context("no answer to a release")?;
-            match answer.result {
-                Ok(outcome) => Ok(Ok(outcome)),
-                Err(error) if error.kind() == ErrorKind::Conflict => Err(error.into()),
-                Err(error) => Ok(Err(error)),
-            }
-        })
-        .await?
-        .map_err(Into::into)
-    }
-
-    /// Releases whatever is there until nothing is, as a controller does: a machine released before it joined may leave
-    /// a Node that comes up later and is nobody's, which must be told and released like any other.
-    async fn sweep(&self, node: &ClusterNode) -> Result<()> {
-        eventually(|| async {
-            let Some(machine) = self.engine.look_up(&self.pool, node).await? else { return Ok(()) };
-            self.release(Doomed::of(&machine), Drain::Skip).await?;
-            bail!("{} is still there", machine.name)
-        })
-        .await
-    }
-
-    /// Gives back what the case has used. It goes in the engine's own time; other cases have other pools.
-    async fn clean_up(&self, nodes: &[Arc<ClusterNode>]) -> Result<()> {
-        for node in nodes {
-            if let Some(machine) = self.engine.look_up(&self.pool, node).await? {
-                self.release(Doomed::of(&machine), Drain::Skip).await?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn uid(node: &ClusterNode) -> String {
-    node.uid().unwrap_or_default()
 }
 
 async fn machines_come_under_their_own_names_and_carry_our_uids(bench: &Bench<'_>) -> Result<()> {
@@ -531,26 +358,6 @@ async fn a_missing_class_is_refused_before_anything_is_asked_for(bench: &Bench<'
     eventually(|| async {
         let validity = bench.engine.validate(&bench.pool, &node.spec.engine).await?;
         ensure!(validity == Validity::Usable, "mended, and still {validity:?}");
-        Ok(())
-    })
-    .await
-}
-
-async fn teardown_is_done_when_nothing_is_left(bench: &Bench<'_>) -> Result<()> {
-    let nodes = bench.nodes(1..=2);
-    ensure!(bench.engine.teardown(&bench.pool).await? == Teardown::Done, "nothing was there");
-    bench.ensure(&nodes).await?;
-    let pending = bench.engine.teardown(&bench.pool).await?;
-    ensure!(pending == Teardown::Pending { machines: 2 }, "{pending:?}");
-    for node in &nodes {
-        bench.sweep(node).await?;
-    }
-    eventually(|| async {
-        for node in &nodes {
-            bench.sweep(node).await?;
-        }
-        let left = bench.engine.teardown(&bench.pool).await?;
-        ensure!(left == Teardown::Done, "all is gone, and {left:?}");
         Ok(())
     })
     .await

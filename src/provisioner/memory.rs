@@ -17,7 +17,7 @@ use trainyard_model::node::seen::{
 
 use super::{
     Capabilities, Drain, Error, Launch, Launched, Observed, Pool, Provisioner, Release, ReleaseOutcome,
-    Released, Removal, Starting, Teardown, Validity, Wake, Wanted, Woken,
+    Released, Removal, Starting, Validity, Wake, Wanted, Woken,
 };
 use crate::clock::SharedClock;
 
@@ -269,6 +269,7 @@ impl Provisioner for Memory {
         Ok(Observed {
             machines: of_pool.map(|entry| entry.machine.clone()).collect(),
             last_words: state.last_words.clone(),
+            is_absent: false,
         })
     }
 
@@ -296,11 +297,6 @@ impl Provisioner for Memory {
                 result: Ok(self.destroy(pool, release)),
             })
             .collect()
-    }
-
-    async fn teardown(&self, pool: &Pool) -> Result<Teardown, Error> {
-        let machines = self.lock().machines.values().filter(|entry| entry.pool == pool.uid).count();
-        Ok(if machines == 0 { Teardown::Done } else { Teardown::Pending { machines } })
     }
 }
 

@@ -138,6 +138,9 @@ pub struct Observed {
     pub machines: Vec<Machine>,
     /// What the engine said of machines it gave up, as long as it is remembered.
     pub last_words: Vec<LastWords>,
+    /// The engine is not installed, as a live look shows. What it had made may run on, and nobody can tell: that it is not
+    /// among `machines` means nothing, and who must know asks [`Provisioner::look_up`].
+    pub is_absent: bool,
 }
 
 impl Observed {
@@ -249,18 +252,6 @@ pub enum ReleaseOutcome {
     Refused(String),
 }
 
-/// How far the removal of a pool got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Teardown {
-    /// Nothing of it is left.
-    Done,
-    /// So many machines are still there; each is released like any other.
-    Pending {
-        /// How many.
-        machines: usize,
-    },
-}
-
 /// An engine. See the module for what it must and must not do.
 #[async_trait]
 pub trait Provisioner: Send + Sync + 'static {
@@ -276,8 +267,8 @@ pub trait Provisioner: Send + Sync + 'static {
     /// Everything it has under this pool's UID, from its watches. Writes nothing.
     async fn observe(&self, pool: &Pool) -> Result<Observed, Error>;
 
-    /// The backing object of this name as it is now, past every cache: `None` only when there is none. For the moments
-    /// in which "gone" would be acted on.
+    /// The backing object of this name as it is now, past every cache: `None` only when there is none, or when the engine
+    /// is not installed (any more). For the moments in which "gone" would be acted on.
     async fn look_up(&self, pool: &Pool, node: &ClusterNode) -> Result<Option<Machine>, Error>;
 
     /// Asks for every machine of the full wanted set that has none. Answers about those only.
@@ -285,7 +276,4 @@ pub trait Provisioner: Send + Sync + 'static {
 
     /// Destroys exactly these.
     async fn release(&self, pool: &Pool, leaving: &[Release]) -> Vec<Released>;
-
-    /// Removes what it keeps for the pool as a whole; called until it is done. Machines are released one by one.
-    async fn teardown(&self, pool: &Pool) -> Result<Teardown, Error>;
 }

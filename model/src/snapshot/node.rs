@@ -48,6 +48,8 @@ pub struct LightNode {
     pub failure: Option<Failure>,
     /// When it first became ready for runs.
     pub first_ready: Option<Timestamp>,
+    /// Since when it has not been ready for runs.
+    pub not_ready_since: Option<Timestamp>,
     /// Its zone.
     pub zone: Option<String>,
     /// What it has for runs.
@@ -86,6 +88,7 @@ impl LightNode {
             failure: failure(node, created),
             machine,
             first_ready: status.and_then(|status| status.first_ready_time.as_ref()).map(|time| time.0),
+            not_ready_since: not_ready_since(node).filter(|_| machine == Machine::NotReady),
             zone: status.and_then(|status| status.zone.clone()).or_else(|| required_zone(node)),
             capacity: status
                 .and_then(|status| status.allocatable.as_ref())
@@ -95,7 +98,7 @@ impl LightNode {
         })
     }
 
-    /// The planner's view.
+    /// The planner's view, of the object alone: what its release met is remembered elsewhere.
     pub fn to_planner(&self) -> Node {
         Node {
             name: NodeName(self.name.clone()),
@@ -104,6 +107,7 @@ impl LightNode {
             machine: self.machine,
             failure: self.failure.clone(),
             first_ready: self.first_ready,
+            not_ready_since: self.not_ready_since,
             zone: self.zone.clone().map(Zone),
             capacity: self.capacity.clone(),
             claims: self.claims.iter().map(planner_claim).collect(),
@@ -111,6 +115,7 @@ impl LightNode {
             retired: self.retired.clone(),
             released: self.released,
             deleted: self.deleted,
+            occupied: None,
         }
     }
 
@@ -136,6 +141,12 @@ fn machine(node: &ClusterNode) -> Machine {
         _ if conditions::is_true(&status.conditions, ClusterNodeCondition::Ready) => Machine::Ready,
         _ => Machine::NotReady,
     }
+}
+
+/// Since when runs cannot use it, for whatever reason; `status.notReadySince` tells of silent kubelets only.
+fn not_ready_since(node: &ClusterNode) -> Option<Timestamp> {
+    let ready = conditions::find(&node.status.as_ref()?.conditions, ClusterNodeCondition::Ready)?;
+    (!ready.is_true()).then_some(ready.last_transition_time.0)
 }
 
 /// The failure the node controller recorded, if it did. A machine that works and is about to be deleted by somebody has
@@ -285,6 +296,20 @@ mod tests {
         }));
         assert_eq!((node.machine, node.failure.clone()), (Machine::NotReady, None));
         assert!(!node.takes_runs());
+    }
+
+    #[test]
+    fn a_cordoned_node_is_not_ready_since_its_condition_says_so() {
+        let cordoned = json!({
+            "state": "Idle", "reason": "Cordoned", "firstReadyTime": "2030-01-01T00:05:00Z",
+            "conditions": [condition("Ready", "False", "2030-01-01T01:00:00Z")],
+        });
+        let node = node(&cordoned);
+        assert_eq!(node.machine, Machine::NotReady);
+        assert_eq!(
+            node.not_ready_since.map(|time| time.to_string()).as_deref(),
+            Some("2030-01-01T01:00:00Z")
+        );
     }
 
     #[test]

@@ -70,8 +70,9 @@ pub fn cluster_status(
 fn health(report: &PoolReport, refusal: Option<&Refusal>) -> (PoolHealth, String) {
     match refusal {
         Some(refusal) if report.current_nodes == 0 && report.health != PoolHealth::Deleting => {
-            let text = format!("no nodes can be asked for ({}): {}", refusal.code, refusal.message);
-            (PoolHealth::Blocked, text)
+            let why = Some(refusal.message.as_str()).filter(|why| !why.is_empty());
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+            (PoolHealth::Blocked, format!("no nodes can be asked for ({}){why}", refusal.code))
         }
         _ => (report.health, report.message.clone()),
     }
@@ -149,6 +150,9 @@ fn errors(
         if let Some((_, code)) = wire_cause(entry.cause) {
             add(code, &entry.message, entry.count);
         }
+    }
+    if let Some(held_up) = &report.held_up {
+        add(ClusterErrorCode::NodesOccupied, &held_up.message, held_up.nodes);
     }
     errors.truncate(MAX_ERRORS);
     errors

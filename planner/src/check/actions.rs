@@ -120,6 +120,19 @@ pub fn only_what_leaves_is_released(snapshot: &Snapshot, now: Timestamp, plan: &
     Ok(())
 }
 
+/// A release that met a pod is not tried again before its time.
+pub fn occupied_nodes_are_not_released(snapshot: &Snapshot, now: Timestamp, plan: &Plan) -> Verdict {
+    let nodes = by_name(snapshot);
+    for action in plan.all_actions() {
+        let Action::Release { node } = action else { continue };
+        let occupied = nodes.get(node).and_then(|node| node.occupied.as_ref());
+        require(occupied.is_none_or(|occupied| occupied.until <= now), || {
+            format!("{node} is released, and {occupied:?}")
+        })?;
+    }
+    Ok(())
+}
+
 /// A node is forgotten when its machine is gone and no claim is left; a Cluster when no node is.
 pub fn only_what_is_gone_is_forgotten(snapshot: &Snapshot, now: Timestamp, plan: &Plan) -> Verdict {
     let before = by_name(snapshot);

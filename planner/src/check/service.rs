@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Verdict, require, serves};
 use crate::action::{Action, Plan};
@@ -11,7 +11,7 @@ use crate::capacity::Capacity;
 use crate::effect;
 use crate::identity::{NodeName, RunId};
 use crate::report::{RunReport, WaitReason};
-use crate::snapshot::{Lifetime, Machine, QueuedRun, RequestedShare, Snapshot};
+use crate::snapshot::{Lifetime, Machine, Node, QueuedRun, RequestedShare, Snapshot};
 
 fn allocations(plan: &Plan) -> impl Iterator<Item = (&RunId, i64, &[NodeName], &[Capacity])> {
     plan.all_actions().filter_map(|action| match action {
@@ -177,7 +177,8 @@ pub fn reservation_is_not_delayed(snapshot: &Snapshot, now: Timestamp, plan: &Pl
         .map(|node| {
             let last = node.claims.iter().map(|claim| ends.get(&claim.run).copied().flatten());
             // `None` is "never known": it is later than any time.
-            (&node.name, last.into_iter().try_fold(now, |latest, end| Some(latest.max(end?))))
+            let free = last.into_iter().try_fold(now, |latest, end| Some(latest.max(end?)));
+            (&node.name, free.filter(|_| !is_given_up(node, now)))
         })
         .collect();
     let mut behind = Vec::new();
@@ -215,6 +216,12 @@ pub fn reservation_is_not_delayed(snapshot: &Snapshot, now: Timestamp, plan: &Pl
         }
     }
     Ok(())
+}
+
+/// Not ready, and for too long to be expected back.
+fn is_given_up(node: &Node, now: Timestamp) -> bool {
+    let trusted = node.not_ready_since.and_then(|since| since.checked_add(SignedDuration::from_mins(2)).ok());
+    node.machine == Machine::NotReady && trusted.is_none_or(|until| until <= now)
 }
 
 /// Each run that still waits is reported, in order, with a reason and a sentence.

@@ -5,8 +5,8 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use trainyard_planner::{
     ActiveRun, Backoff, Capacity, Claim, DirectiveKind, DirectiveReason, EndedAttempt, Failure, FailureCause,
-    GivenDirective, GrowthBlock, Hold, HoldReason, Lifetime, Machine, Node, NodeName, Placement, Policy,
-    Priority, Progress, QueuedRun, RequestedShare, RetireReason, Retired, RunId, Snapshot, Zone,
+    GivenDirective, GrowthBlock, Hold, HoldReason, Lifetime, Machine, Node, NodeName, Occupied, Placement,
+    Policy, Priority, Progress, QueuedRun, RequestedShare, RetireReason, Retired, RunId, Snapshot, Zone,
 };
 
 use crate::fixture::{at, gpus, run_id, whole};
@@ -67,10 +67,20 @@ fn retired() -> impl Strategy<Value = Option<Retired>> {
 }
 
 fn node() -> impl Strategy<Value = Node> {
-    let looks = (machine(), past(), 0i64..10, prop::option::of(past()), prop::option::weighted(0.1, cause()));
-    let marks = (retired(), prop::bool::weighted(0.1), prop::bool::weighted(0.1), prop::option::of(zone()));
+    let silent = 0i64..300;
+    let looks =
+        (machine(), past(), 0i64..10, silent, prop::option::of(past()), prop::option::weighted(0.1, cause()));
+    let occupied = prop::option::weighted(
+        0.1,
+        soon().prop_map(|until| Occupied { pod: "team/left-over".into(), until }),
+    );
+    let marks =
+        (retired(), prop::bool::weighted(0.1), prop::bool::weighted(0.1), prop::option::of(zone()), occupied);
     (looks, marks).prop_map(
-        move |((machine, requested_at, boot, idle_since, cause), (retired, released, deleted, zone))| {
+        move |(
+            (machine, requested_at, boot, silent, idle_since, cause),
+            (retired, released, deleted, zone, occupied),
+        )| {
             let came = !matches!(machine, Machine::Coming) && cause != Some(FailureCause::StockOut);
             let ready = (requested_at + SignedDuration::from_mins(boot)).min(now());
             let broken =
@@ -86,6 +96,8 @@ fn node() -> impl Strategy<Value = Node> {
                     message: "no".into(),
                 }),
                 first_ready: came.then_some(ready),
+                not_ready_since: (machine == Machine::NotReady)
+                    .then(|| now() - SignedDuration::from_secs(silent)),
                 zone,
                 capacity: whole(),
                 claims: Vec::new(),
@@ -93,6 +105,7 @@ fn node() -> impl Strategy<Value = Node> {
                 released: released && retired.is_some(),
                 retired,
                 deleted,
+                occupied,
             }
         },
     )

@@ -67,6 +67,16 @@ impl World {
         if let Some(node) = self.node(ordinal) {
             node.machine = Machine::Ready;
             node.first_ready.get_or_insert(now);
+            node.not_ready_since = None;
+        }
+    }
+
+    /// The machine is not ready for the moment: its kubelet is silent, or somebody cordoned it.
+    pub fn silence(&mut self, ordinal: i64) {
+        let now = self.now;
+        if let Some(node) = self.node(ordinal) {
+            node.machine = Machine::NotReady;
+            node.not_ready_since.get_or_insert(now);
         }
     }
 

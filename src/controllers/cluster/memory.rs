@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 use trainyard_api::cluster::Cluster;
 use trainyard_model::snapshot::{node::LightNode, run::LightRun};
+use trainyard_planner::Occupied;
 
 use crate::kubernetes::key::ObjectKey;
 
@@ -28,10 +29,23 @@ pub struct Memory {
     nodes: Written<LightNode>,
     runs: Written<LightRun>,
     clusters: Written<Cluster>,
+    occupied: Mutex<HashMap<ObjectKey, Met>>,
     /// When a Cluster's status was last written for show.
     pub shown: Mutex<HashMap<ObjectKey, Timestamp>>,
     /// Allowance of queue entries to write, per Cluster.
     pub queue_writes: Mutex<HashMap<ObjectKey, super::report::Allowance>>,
+}
+
+/// First and longest wait after a release that met a pod. A pod that is just ending is gone in a second; one that nobody
+/// ends is looked for once a minute.
+const LOOK_FOR_POD: (SignedDuration, SignedDuration) =
+    (SignedDuration::from_secs(1), SignedDuration::from_mins(1));
+
+/// A pod that a release met.
+struct Met {
+    node_uid: String,
+    wait: SignedDuration,
+    occupied: Occupied,
 }
 
 /// What memory can hold: an object with a version.
@@ -98,7 +112,34 @@ impl Memory {
 
     /// A node is not there any more.
     pub fn node_gone(&self, namespace: &str, name: &str) {
-        lock(&self.nodes).remove(&ObjectKey::namespaced(namespace, name));
+        let key = ObjectKey::namespaced(namespace, name);
+        lock(&self.nodes).remove(&key);
+        self.met().remove(&key);
+    }
+
+    /// A node's release met this pod; each time in a row is waited for twice as long.
+    pub fn node_occupied(&self, node: &LightNode, pod: String, now: Timestamp) {
+        let (first, longest) = LOOK_FOR_POD;
+        let mut met = self.met();
+        let known = met.get(&key_of(node)).filter(|known| known.node_uid == node.uid);
+        let wait = known.map_or(first, |known| (known.wait * 2).min(longest));
+        let occupied = Occupied { pod, until: now.checked_add(wait).unwrap_or(Timestamp::MAX) };
+        met.insert(key_of(node), Met { node_uid: node.uid.clone(), wait, occupied });
+    }
+
+    /// A node's release met no pod.
+    pub fn node_free(&self, node: &LightNode) {
+        self.met().remove(&key_of(node));
+    }
+
+    /// What the last try to release this node met.
+    pub fn occupied(&self, node: &LightNode) -> Option<Occupied> {
+        let met = self.met();
+        met.get(&key_of(node)).filter(|known| known.node_uid == node.uid).map(|known| known.occupied.clone())
+    }
+
+    fn met(&self) -> std::sync::MutexGuard<'_, HashMap<ObjectKey, Met>> {
+        self.occupied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers a run as it was written.
@@ -158,6 +199,10 @@ impl Memory {
     pub fn newest_cluster(&self, cached: Arc<Cluster>, now: Timestamp) -> Arc<Cluster> {
         newest(&self.clusters, vec![cached.clone()], ObjectKey::of, now).pop().unwrap_or(cached)
     }
+}
+
+fn key_of(node: &LightNode) -> ObjectKey {
+    ObjectKey::namespaced(&node.namespace, &node.name)
 }
 
 fn lock<V>(written: &Written<V>) -> std::sync::MutexGuard<'_, HashMap<ObjectKey, Entry<V>>> {
@@ -248,6 +293,20 @@ mod tests {
         memory.node_created(node(14), at(2));
         assert_eq!(versions(&memory.newest_nodes(vec![Arc::new(node(13))], |_| true, at(2))), ["14"]);
         assert_eq!(versions(&memory.newest_nodes(Vec::new(), |_| true, at(3))), [""; 0], "it was shown once");
+    }
+
+    #[test]
+    fn a_pod_that_stays_is_looked_for_less_and_less_often() {
+        let (memory, node) = (Memory::default(), node(12));
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            memory.node_occupied(&node, "ml/p".to_owned(), at(100));
+            waits.extend(memory.occupied(&node).map(|met| met.until.as_second() - 100));
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(memory.occupied(&LightNode { uid: "another".to_owned(), ..node.clone() }), None);
+        memory.node_free(&node);
+        assert_eq!(memory.occupied(&node), None);
     }
 
     #[test]

@@ -195,7 +195,7 @@ async fn scope(
         None => (Err(catalogue::cluster_gone()), None),
     };
     let cluster_key = key.to_string();
-    let snapshot = {
+    let mut snapshot = {
         let light_nodes: Vec<&LightNode> = nodes.iter().map(AsRef::as_ref).collect();
         let light_runs: Vec<&LightRun> = runs.iter().map(AsRef::as_ref).collect();
         assemble(&World {
@@ -206,6 +206,10 @@ async fn scope(
             catalogue: catalogue.as_ref(),
         })
     };
+    // The snapshot has the nodes in the order they were given in.
+    for (planned, node) in snapshot.nodes.iter_mut().zip(&nodes) {
+        planned.occupied = context.memory.occupied(node);
+    }
     Scope {
         key: key.clone(),
         cluster,

@@ -33,6 +33,8 @@ pub struct Observation {
     pub strays: Vec<Stray>,
     /// All DaemonSets.
     pub daemons: Vec<Arc<Daemon>>,
+    /// The engine of some of its nodes is not installed. Nothing tells when it is again.
+    pub is_blind: bool,
 }
 
 /// One ClusterNode and what is seen of its machine.

@@ -96,7 +96,7 @@ impl Bench {
 }
 
 fn observation(nodes: Vec<SeenNode>, strays: Vec<Stray>) -> Observation {
-    Observation { pool: the_pool(), nodes, strays, daemons: vec![] }
+    Observation { pool: the_pool(), nodes, strays, daemons: vec![], is_blind: false }
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 //!
 //! * Before a machine is destroyed: its Node is cordoned, and a live list shows no pod of ours on it.
 //! * Before a machine is asked for: a live list of the Cluster's ClusterNodes shows that this one is still wanted, and
-//!   within `maxNodes` by its ordinal; and the engine says that its class could work.
+//!   that there is room for it within `maxNodes` ([`admit`]); and the engine says that its class could work.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,14 +15,11 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
-use trainyard_api::{
-    Cluster, ClusterNode,
-    names::{FieldManager, labels},
-};
+use trainyard_api::names::{FieldManager, labels};
 use trainyard_model::node::{Answer, seen::Owner};
 
 use super::{
-    Error, NodeController,
+    Error, NodeController, admit,
     decide::{Decision, HeldUp, NodeId, Observation, Removal, SeenNode, Warrant},
     memory::PoolMemory,
     observe,
@@ -47,8 +44,8 @@ const LAUNCHES_PER_LIST: usize = 8;
 /// reports in between, every second or so.
 const LAUNCHES_PER_LOOK: usize = 32;
 
-/// When to look again at a Node that still has a pod of ours. Nothing wakes the controller when that pod is gone, and
-/// a released node has none as a rule.
+/// When to look again at a Node that still has a pod of ours, or at a machine that is gone and still seen. Nothing wakes
+/// the controller when that pod is gone, and a released node has none as a rule.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 
 /// When to ask again whether a launch is possible: what a person waits after mending a class, at most.
@@ -100,7 +97,7 @@ async fn destroy(
 ) {
     let mut checks = Vec::new();
     for removal in removals {
-        checks.push(check(controller, removal));
+        checks.push(check(controller, &observation.pool, removal));
     }
     let checked: Vec<_> = stream::iter(checks).buffer_unordered(CONCURRENCY).collect().await;
     let now = controller.clock.now();
@@ -124,8 +121,11 @@ async fn destroy(
                 continue;
             };
             match result {
-                Ok(ReleaseOutcome::Started | ReleaseOutcome::AlreadyGone) => {
+                Ok(ReleaseOutcome::Started) => release_started(memory, removal, done),
+                Ok(ReleaseOutcome::AlreadyGone) => {
                     release_started(memory, removal, done);
+                    // The cache that shows it is behind; its watch may have been cut, or its whole kind be gone.
+                    done.retry(now + LOOK_AGAIN);
                 }
                 Ok(ReleaseOutcome::Refused(why)) => hold_up(observation, memory, removal, why, now),
                 Err(error) => done.errors.push(error.into()),
@@ -172,7 +172,11 @@ fn hold_up(
 }
 
 /// Cordon, then look: a pod that is bound after the look would have to pass the cordon.
-async fn check<'a>(controller: &NodeController, removal: &'a Removal) -> Result<Checked<'a>, Error> {
+async fn check<'a>(
+    controller: &NodeController,
+    pool: &Pool,
+    removal: &'a Removal,
+) -> Result<Checked<'a>, Error> {
     if removal.warrant == Warrant::Stray
         && observe::has_cluster_node(controller, removal.machine.owner.as_ref()).await?
     {
@@ -182,7 +186,7 @@ async fn check<'a>(controller: &NodeController, removal: &'a Removal) -> Result<
         cordon(controller, node, removal.machine.owner.as_ref()).await?;
     }
     if let Some(node) = &removal.empty
-        && let Some(pod) = live_pod_of_ours(controller, node).await?
+        && let Some(pod) = live_pod_of_ours(controller, pool, removal.machine.owner.as_ref(), node).await?
     {
         return Ok(Checked::HeldUp(removal, format!("pod {pod} of a run is still on its Node")));
     }
@@ -204,9 +208,20 @@ async fn cordon(controller: &NodeController, id: &NodeId, owner: Option<&Owner>)
     Ok(())
 }
 
-/// A pod of any run that is bound to this Node and has not finished, if there is one.
-async fn live_pod_of_ours(controller: &NodeController, node: &str) -> Result<Option<String>, Error> {
-    let api = Api::<Pod>::all(controller.client.clone());
+/// A pod of any run that may use the Cluster, bound to this Node and not finished, if there is one. Such runs are in
+/// the Cluster's namespace: a label that somebody else puts on a pod elsewhere holds no machine. Where nothing tells
+/// the namespace any more, all are looked at.
+async fn live_pod_of_ours(
+    controller: &NodeController,
+    pool: &Pool,
+    owner: Option<&Owner>,
+    node: &str,
+) -> Result<Option<String>, Error> {
+    let namespace = owner.map_or(pool.namespace.as_str(), |owner| owner.namespace.as_str());
+    let api = match namespace {
+        "" => Api::<Pod>::all(controller.client.clone()),
+        _ => Api::<Pod>::namespaced(controller.client.clone(), namespace),
+    };
     let there = Selection::all().labels(labels::RUN_UID).fields(format!("spec.nodeName={node}"));
     let pods = read::list(&api, &there).await?;
     let has_finished = |pod: &Pod| {
@@ -258,7 +273,7 @@ async fn launch_batch(
     if usable.is_empty() {
         return Ok(());
     }
-    let admitted = admit(controller, &observation.pool, &usable).await?;
+    let admitted = admit::admit(controller, &observation.pool, &memory.requested, &usable).await?;
     if admitted.len() < usable.len() {
         // Released, deleted or beyond `maxNodes`: the cluster controller's matter, and seen again by then.
         done.retry(now + ASK_AGAIN);
@@ -315,34 +330,4 @@ fn answer(observation: &mut Observation, uid: &str, answer: Answer) {
     if let Some(seen) = observation.nodes.iter_mut().find(is_meant) {
         seen.answer = Some(answer);
     }
-}
-
-/// The launch guard: which of these ClusterNodes may have a machine, by one live list and the live Cluster.
-///
-/// It holds for whoever reads it late, too: a second leader, or a process that slept, finds the node released, gone, or
-/// pushed beyond `maxNodes` by nodes of smaller ordinals.
-async fn admit(
-    controller: &NodeController,
-    pool: &Pool,
-    candidates: &[&String],
-) -> Result<Vec<ClusterNode>, Error> {
-    let clusters = Api::<Cluster>::namespaced(controller.client.clone(), &pool.namespace);
-    let cluster = read::get(&clusters, &pool.name).await?;
-    let standing = cluster.filter(|cluster| {
-        cluster.uid().as_ref() == Some(&pool.uid) && cluster.metadata.deletion_timestamp.is_none()
-    });
-    let max = standing.map_or(0, |cluster| usize::try_from(cluster.spec.scale.max_nodes).unwrap_or(0));
-
-    let api = Api::<ClusterNode>::namespaced(controller.client.clone(), &pool.namespace);
-    let of_this_cluster = Selection::all().fields(format!("spec.cluster.uid={}", pool.uid));
-    let mut nodes = read::list(&api, &of_this_cluster).await?;
-    nodes.retain(|node| node.spec.released.is_none());
-    nodes.sort_by_key(|node| node.spec.ordinal);
-    nodes.truncate(max);
-    nodes.retain(|node| {
-        let is_candidate = node.uid().is_some_and(|uid| candidates.iter().any(|one| **one == uid));
-        let has_had_one = node.status.as_ref().is_some_and(|status| status.machine_uid.is_some());
-        is_candidate && !has_had_one && node.metadata.deletion_timestamp.is_none()
-    });
-    Ok(nodes)
 }

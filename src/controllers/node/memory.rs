@@ -5,10 +5,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use jiff::Timestamp;
+use trainyard_api::ClusterNode;
 
 use super::ClusterUid;
 
@@ -27,6 +28,9 @@ pub(super) struct PoolMemory {
     pub requested: HashMap<String, String>,
     /// By UID of the ClusterNode: what holds up its release, and until when it is not looked at again.
     pub held_up: HashMap<String, HeldUp>,
+    /// By UID of the ClusterNode: as this process last wrote it, until its cache has caught up. Planned from an older
+    /// version, the next write would only be refused.
+    pub written: HashMap<String, Arc<ClusterNode>>,
     /// By UID of the machine: since when no ClusterNode accounts for it.
     pub strays: HashMap<String, Timestamp>,
 }
@@ -38,6 +42,23 @@ pub struct HeldUp {
     pub by: String,
     /// When to look again.
     pub until: Timestamp,
+}
+
+impl PoolMemory {
+    /// A ClusterNode in its newest known version.
+    pub(super) fn newest(&self, cached: Arc<ClusterNode>) -> Arc<ClusterNode> {
+        let written = cached.metadata.uid.as_ref().and_then(|uid| self.written.get(uid));
+        match written {
+            Some(written) if version(written) > version(&cached) => Arc::clone(written),
+            _ => cached,
+        }
+    }
+}
+
+/// Kubernetes made the order of resource versions as integers part of its API (KEP-5504). One that is no integer counts
+/// as oldest: the cache is then believed.
+fn version(node: &ClusterNode) -> u64 {
+    node.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
 impl Memory {

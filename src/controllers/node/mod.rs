@@ -9,6 +9,7 @@
 //! It must never: write a ClusterNode's spec or metadata; decide that a node is wanted or idle; destroy a machine whose
 //! ClusterNode is not released, or one with a live pod of ours on it unless the machine is lost.
 
+mod admit;
 pub mod decide;
 mod error;
 mod events;
@@ -184,8 +185,14 @@ impl NodeController {
         };
         let decision = decide::decide(&observation, self.clock.now());
         let done = execute::execute(self, &mut observation, &mut memory, &decision).await;
+        let reported = report::report(self, &observation, &mut memory, done).await;
         self.memory.keep(cluster, memory);
-        report::report(self, &observation, done).await
+        let mut outcome = reported?;
+        if observation.is_blind {
+            let again = self.clock.now() + ENGINE_AGAIN;
+            outcome.wake_at = Some(outcome.wake_at.map_or(again, |earlier| earlier.min(again)));
+        }
+        Ok(outcome)
     }
 }
 

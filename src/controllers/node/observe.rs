@@ -31,10 +31,11 @@ pub(super) async fn observe(
     cluster: &ClusterUid,
 ) -> Result<(Observation, PoolMemory), Error> {
     let now = controller.clock.now();
-    let mut nodes = controller.nodes.indexed(&cluster.0);
+    let old = controller.memory.recall(cluster);
+    let cached = controller.nodes.indexed(&cluster.0);
+    let mut nodes: Vec<_> = cached.into_iter().map(|node| old.newest(node)).collect();
     nodes.sort_by_key(|node| node.spec.ordinal);
     let pool = pool_of(cluster, &nodes);
-    let old = controller.memory.recall(cluster);
 
     let engines = observe_engines(controller, &pool, &nodes).await?;
     let mut looks = Vec::new();
@@ -47,7 +48,11 @@ pub(super) async fn observe(
 
     let memory = kept(&nodes, &strays, &old);
     let daemons = controller.daemons.all();
-    Ok((Observation { pool, nodes, strays, daemons }, memory))
+    let is_blind = nodes.iter().any(|seen| {
+        let observed = seen.engine.and_then(|kind| engines.get(&kind));
+        status(&seen.node).gone_time.is_none() && observed.is_some_and(|observed| observed.is_absent)
+    });
+    Ok((Observation { pool, nodes, strays, daemons, is_blind }, memory))
 }
 
 /// Names come from any ClusterNode; with none left only the UID is known, which is what machines are found by.
@@ -98,6 +103,11 @@ async fn look_at_node(
     let cached = observed.and_then(|observed| observed.machine_of(&uid));
     let machine = match (engine, memory.gone_since.get(&uid)) {
         (_, Some(since)) if cached.is_none() => SeenMachine::Gone { since: *since },
+        // What an engine made that is not installed any more may run on, with its runs. Only for a node that goes anyway
+        // does it follow that its machine is nobody's.
+        _ if observed.is_some_and(|observed| observed.is_absent) && node.spec.released.is_none() => {
+            SeenMachine::NotSeen
+        }
         (Some(kind), _) if must_be_looked_up(node, cached) => {
             match controller.engines.get(kind).look_up(pool, node).await? {
                 Some(machine) => SeenMachine::Here(Box::new(machine)),
@@ -219,6 +229,9 @@ fn kept(nodes: &[SeenNode], strays: &[Stray], old: &PoolMemory) -> PoolMemory {
         }
         if let Some(Answer::Requested { machine_uid }) = &seen.answer {
             memory.requested.insert(uid.clone(), machine_uid.clone());
+        }
+        if let Some(written) = old.written.get(&uid).filter(|written| Arc::ptr_eq(written, &seen.node)) {
+            memory.written.insert(uid.clone(), Arc::clone(written));
         }
         if let Some(held_up) = old.held_up.get(&uid) {
             memory.held_up.insert(uid, held_up.clone());

@@ -1,8 +1,12 @@
 //! Says what is: the status of every ClusterNode that changed, and Events about what went wrong.
 //!
-//! Each write carries the version of the ClusterNode it was computed from. Nothing is written when nothing changed.
+//! Each write carries the version of the ClusterNode it was computed from: of two leaders one may have seen less than the
+//! other. Nothing is written when nothing changed.
+
+use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Api, ResourceExt as _};
 use serde::Serialize;
@@ -14,6 +18,7 @@ use super::{
     decide::{self, Observation, Stray},
     events::NodeEvent,
     execute::Done,
+    memory::PoolMemory,
 };
 use crate::kubernetes::{
     ErrorKind,
@@ -21,6 +26,10 @@ use crate::kubernetes::{
     events::Severity,
     workqueue::{Failure as _, Outcome},
 };
+
+/// When to look again after a conflict: the cluster controller writes these objects, too, so one is no sign of trouble.
+/// The watch brings its write within milliseconds, and triggers by itself unless it was faster than the refusal.
+const AFTER_CONFLICT: SignedDuration = SignedDuration::from_millis(200);
 
 /// Statuses written at a time.
 const CONCURRENCY: usize = 8;
@@ -34,6 +43,7 @@ struct Fields<'a> {
 pub(super) async fn report(
     controller: &NodeController,
     observation: &Observation,
+    memory: &mut PoolMemory,
     done: Done,
 ) -> Result<Outcome, Error> {
     let decision = decide::decide(observation, controller.clock.now());
@@ -46,20 +56,27 @@ pub(super) async fn report(
         writes.push(write(controller, &seen.node, status));
     }
     let written: Vec<_> = stream::iter(writes).buffer_unordered(CONCURRENCY).collect().await;
-    errors.extend(written.into_iter().filter_map(Result::err));
-    // A conflict only means that a cache is behind; if anything worse happened, that is what the back-off is for.
-    errors.sort_by_key(|error| error.kind() == ErrorKind::Conflict);
-    match errors.into_iter().next() {
-        Some(error) => Err(error),
-        None => Ok(Outcome { wake_at: [decision.wake_at, retry_at].into_iter().flatten().min() }),
+    for written in written {
+        match written {
+            Ok(Some(node)) => _ = node.uid().and_then(|uid| memory.written.insert(uid, Arc::new(node))),
+            Ok(None) => {}
+            Err(error) => errors.push(error),
+        }
     }
+    let (conflicts, failures): (Vec<_>, Vec<_>) =
+        errors.into_iter().partition(|error| error.kind() == ErrorKind::Conflict);
+    if let Some(error) = failures.into_iter().next() {
+        return Err(error);
+    }
+    let again = (!conflicts.is_empty()).then(|| controller.clock.now() + AFTER_CONFLICT);
+    Ok(Outcome { wake_at: [decision.wake_at, retry_at, again].into_iter().flatten().min() })
 }
 
 async fn write(
     controller: &NodeController,
     node: &ClusterNode,
     status: &ClusterNodeStatus,
-) -> Result<(), Error> {
+) -> Result<Option<ClusterNode>, Error> {
     let empty = ClusterNodeStatus::default();
     let before = node.status.as_ref().unwrap_or(&empty);
     let api =
@@ -70,13 +87,14 @@ async fn write(
         apply::apply_status_changed(&api, &seen, manager, &Fields { status: before }, &Fields { status })
             .await;
     match written {
-        Ok(None) => Ok(()),
-        Ok(Some(_)) => {
-            tell_of_change(controller, node, before, status);
-            Ok(())
+        Ok(written) => {
+            if written.is_some() {
+                tell_of_change(controller, node, before, status);
+            }
+            Ok(written)
         }
         // Forgotten meanwhile: there is nobody left to tell.
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -89,7 +107,7 @@ fn tell_of_change(
 ) {
     let turned_bad = after.state.is_some_and(is_bad) && !before.state.is_some_and(is_bad);
     if turned_bad && let Some(reason) = after.reason {
-        let message = after.message.as_deref().unwrap_or_default();
+        let message = after.message.as_deref().unwrap_or("nobody said why");
         controller.events.tell(
             node,
             Severity::Warning,

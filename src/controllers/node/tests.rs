@@ -14,7 +14,7 @@ use trainyard_api::{
     cluster_node::{ClusterNodeStatus, NodeReason, NodeState},
     names::{labels, node_labels},
 };
-use trainyard_fake_apiserver::{FakeServer, Matching, Verb, When};
+use trainyard_fake_apiserver::{FakeServer, Fault, Matching, Verb, When};
 use trainyard_model::node::seen::GivenUp;
 
 use super::*;
@@ -186,8 +186,12 @@ impl Lab {
 
     /// A pod of a run, bound to this node's machine.
     fn pod(&self, node: &str) {
+        self.pod_in(NAMESPACE, node);
+    }
+
+    fn pod_in(&self, namespace: &str, node: &str) {
         let pod: Pod = serde_json::from_value(json!({
-            "metadata": {"name": "mnist-worker-0", "namespace": NAMESPACE, "labels": {labels::RUN_UID: "run"}},
+            "metadata": {"name": "mnist-worker-0", "namespace": namespace, "labels": {labels::RUN_UID: "run"}},
             "spec": {"containers": [], "nodeName": format!("vm-{node}")},
             "status": {"phase": "Running"},
         }))
@@ -276,6 +280,27 @@ async fn no_machine_is_asked_for_beyond_max_nodes_and_smaller_ordinals_go_first(
     // Raising the limit is seen without anything else happening.
     lab.cluster(3);
     lab.ready(&names[3]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_stands_or_leaves_takes_its_place_before_one_that_is_wanted() {
+    let lab = Lab::without_process();
+    lab.cluster(1);
+    let later = lab.want(2);
+    let _process = lab.process("one");
+    lab.ready(&later).await;
+    let earlier = lab.want(1);
+    pass(Duration::from_mins(2)).await;
+    assert_eq!(lab.claims(), std::slice::from_ref(&later));
+
+    lab.double.script(|script| _ = script.hang.insert(later.clone()));
+    lab.release(&later);
+    pass(Duration::from_mins(1)).await;
+    assert_eq!(lab.claims(), std::slice::from_ref(&later), "it is released and still there");
+    lab.double.script(|script| script.hang.clear());
+    lab.gone(&later).await;
+    lab.ready(&earlier).await;
+    assert_eq!(lab.claims(), [earlier]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -421,6 +446,16 @@ async fn a_machine_with_a_live_pod_of_ours_is_not_destroyed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_in_another_namespace_holds_no_machine_whatever_its_labels() {
+    let lab = Lab::new();
+    let name = lab.want(1);
+    lab.ready(&name).await;
+    lab.pod_in("elsewhere", &name);
+    lab.release(&name);
+    lab.gone(&name).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_machine_is_destroyed_whatever_is_on_it_and_without_a_drain() {
     let lab = Lab::new();
     let name = lab.want(1);
@@ -494,6 +529,75 @@ async fn a_missing_class_is_said_and_nothing_is_asked_for_until_it_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nodes_go_though_their_engine_is_not_installed_any_more() {
+    let mut lab = Lab::new();
+    let (one, two) = (lab.want(1), lab.want(2));
+    lab.ready(&one).await;
+    lab.ready(&two).await;
+    lab.process = None;
+    lab.double.uninstall();
+    for name in [&one, &two] {
+        lab.server.remove::<Node>("", &format!("vm-{name}"));
+    }
+    lab.release(&one);
+    lab.crash();
+    lab.gone(&one).await;
+    pass(Duration::from_hours(1)).await;
+    assert_eq!(lab.status(&two).reason, Some(NodeReason::Ready), "it is wanted, and nobody can tell");
+    lab.release(&two);
+    lab.gone(&two).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_node_of_a_machine_goes_though_its_engine_is_not_installed_any_more() {
+    let lab = Lab::new();
+    let name = lab.want(1);
+    lab.ready(&name).await;
+    // Without a word: the watch is cut, and cannot be resumed.
+    lab.server.cut_watches();
+    lab.double.uninstall();
+    lab.release(&name);
+    lab.gone(&name).await;
+    let left = lab.vm(&name).expect("Karpenter's finalizer holds it");
+    assert!(left.metadata.deletion_timestamp.is_some(), "nobody will use it again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_of_an_engine_that_is_installed_again_are_told_of_again() {
+    let mut lab = Lab::new();
+    let name = lab.want(1);
+    lab.ready(&name).await;
+    lab.process = None;
+    let claim = lab.double.claim(&name).unwrap();
+    lab.double.uninstall();
+    lab.crash();
+    let new = lab.want(2);
+    lab.until(&new, NodeState::Preparing, NodeReason::EngineUnavailable).await;
+    assert_eq!(lab.status(&name).reason, Some(NodeReason::Ready));
+    lab.double.install();
+    lab.server.put(&claim);
+    lab.ready(&new).await;
+    lab.release(&name);
+    lab.gone(&name).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn claims_that_cannot_be_listed_yet_are_not_taken_for_gone() {
+    let mut lab = Lab::new();
+    let name = lab.want(1);
+    lab.ready(&name).await;
+    lab.process = None;
+    lab.server.fail(Matching::any().verb(Verb::List).resource("nodeclaims"), Fault::InternalError);
+    lab.release(&name);
+    lab.crash();
+    pass(Duration::from_mins(10)).await;
+    assert_eq!(lab.status(&name).gone_time, None);
+    assert!(lab.double.claim(&name).is_some());
+    lab.server.heal();
+    lab.gone(&name).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_strangers_claim_of_our_name_is_left_alone() {
     let lab = Lab::without_process();
     let stranger: NodeClaim = serde_json::from_value(json!({
@@ -535,6 +639,39 @@ async fn a_node_without_its_accelerators_waits_and_then_serves_with_one_machine(
     });
     lab.ready(&name).await;
     assert_eq!(lab.creations(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_is_written_from_the_own_last_write_while_the_watch_lags() {
+    let lab = Lab::new();
+    let name = lab.want(1);
+    lab.ready(&name).await;
+    let watch = Matching::any().verb(Verb::Watch).resource("clusternodes").agent("one");
+    let _silent = lab.server.pause(watch, When::Before);
+    lab.server.cut_watches();
+    pass(Duration::from_secs(5)).await;
+    lab.server.forget_requests();
+    for ready in ["Unknown", "True"] {
+        lab.kubelet(&name, ready);
+        pass(Duration::from_secs(2)).await;
+    }
+    assert_eq!(lab.status(&name).reason, Some(NodeReason::Ready));
+    let writes = Matching::writes().resource("clusternodes/status");
+    assert_eq!(lab.server.count(&writes), 2, "none of them is refused");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_status_is_written_soon_however_often_it_was_refused() {
+    let lab = Lab::new();
+    let name = lab.want(1);
+    lab.ready(&name).await;
+    let writes = Matching::writes().resource("clusternodes/status");
+    lab.server.fail_times(5, writes.clone(), Fault::Conflict);
+    lab.server.forget_requests();
+    lab.kubelet(&name, "Unknown");
+    pass(Duration::from_millis(5 * 200 + 50)).await;
+    assert_eq!(lab.status(&name).reason, Some(NodeReason::NodeNotReady));
+    assert_eq!(lab.server.count(&writes), 6);
 }
 
 #[tokio::test(start_paused = true)]

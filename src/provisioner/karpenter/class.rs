@@ -5,11 +5,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIGroup;
 use kube::{
     Api, Client,
     api::DynamicObject,
@@ -17,7 +16,7 @@ use kube::{
 };
 use trainyard_api::{cluster_node::KarpenterNode, placement::NodeClassRef};
 
-use super::{claim::pool_name, wire};
+use super::{claim::pool_name, discovery::Discovery, wire};
 use crate::{
     clock::SharedClock,
     kubernetes::{self, ErrorKind, error::Verb},
@@ -33,6 +32,7 @@ const REFUSED_FOR: SignedDuration = SignedDuration::from_secs(5);
 pub struct ClassCheck {
     client: Client,
     clock: SharedClock,
+    discovery: Arc<Discovery>,
     memory: Mutex<Memory>,
 }
 
@@ -40,7 +40,6 @@ pub struct ClassCheck {
 struct Memory {
     answers: HashMap<Question, (Timestamp, Validity)>,
     kinds: HashMap<(String, String), ApiResource>,
-    engine_served: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -52,8 +51,8 @@ struct Question {
 }
 
 impl ClassCheck {
-    pub(super) fn new(client: Client, clock: SharedClock) -> Self {
-        Self { client, clock, memory: Mutex::default() }
+    pub(super) fn new(client: Client, clock: SharedClock, discovery: Arc<Discovery>) -> Self {
+        Self { client, clock, discovery, memory: Mutex::default() }
     }
 
     /// Answers from memory or by looking.
@@ -84,7 +83,7 @@ impl ClassCheck {
     }
 
     async fn look(&self, pool: &Pool, class: &NodeClassRef) -> Result<Validity, kubernetes::Error> {
-        if !self.engine_is_served().await? {
+        if !self.discovery.served_claims_lately().await? {
             return Ok(refused(
                 RefusalCode::EngineUnavailable,
                 "the API server does not serve karpenter.sh/v1 NodeClaims: install Karpenter 1.0 or later, or use a \
@@ -150,16 +149,6 @@ impl ClassCheck {
         })
     }
 
-    async fn engine_is_served(&self) -> Result<bool, kubernetes::Error> {
-        if self.memory().engine_served {
-            return Ok(true);
-        }
-        let served =
-            self.resources("karpenter.sh/v1").await?.iter().any(|resource| resource.1 == "NodeClaim");
-        self.memory().engine_served = served;
-        Ok(served)
-    }
-
     async fn pool_exists(&self, pool: &Pool) -> Result<bool, kubernetes::Error> {
         let kind = GroupVersionKind::gvk(wire::GROUP, "v1", "NodePool");
         let api = Api::<DynamicObject>::all_with(
@@ -173,57 +162,15 @@ impl ClassCheck {
             .map_err(|source| kubernetes::Error::request(Verb::Get, format!("NodePool {name}"), source))
     }
 
-    /// Where the class's kind is served, in the version its group prefers.
+    /// Where the class's kind is served; asked once.
     async fn kind_of(&self, class: &NodeClassRef) -> Result<Option<ApiResource>, kubernetes::Error> {
         let key = (class.group.clone(), class.kind.clone());
         if let Some(known) = self.memory().kinds.get(&key) {
             return Ok(Some(known.clone()));
         }
-        let path = format!("/apis/{}", class.group);
-        let Some(group) = self.discover::<APIGroup>(&path).await? else { return Ok(None) };
-        let preferred = group.preferred_version.iter().chain(&group.versions);
-        for version in preferred {
-            let found = self.resources(&version.group_version).await?;
-            let Some((plural, kind)) = found.into_iter().find(|(_, kind)| *kind == class.kind) else {
-                continue;
-            };
-            let resource = ApiResource::from_gvk_with_plural(
-                &GroupVersionKind::gvk(&class.group, &version.version, &kind),
-                &plural,
-            );
-            self.memory().kinds.insert(key, resource.clone());
-            return Ok(Some(resource));
-        }
-        Ok(None)
-    }
-
-    /// Plural and kind of all types of a version, subresources left out; none when it is not served.
-    async fn resources(&self, group_version: &str) -> Result<Vec<(String, String)>, kubernetes::Error> {
-        let path = format!("/apis/{group_version}");
-        let found =
-            self.discover::<k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList>(&path).await?;
-        let resources = found.into_iter().flat_map(|list| list.resources);
-        Ok(resources
-            .filter(|resource| !resource.name.contains('/'))
-            .map(|resource| (resource.name, resource.kind))
-            .collect())
-    }
-
-    async fn discover<T: serde::de::DeserializeOwned>(
-        &self,
-        path: &str,
-    ) -> Result<Option<T>, kubernetes::Error> {
-        let failed = |source| kubernetes::Error::request(Verb::Get, path, source);
-        let request = http::Request::get(path)
-            .body(Vec::new())
-            .map_err(|source| failed(kube::Error::HttpError(source)))?;
-        match self.client.request::<T>(request).await {
-            Ok(found) => Ok(Some(found)),
-            Err(source) => {
-                let error = failed(source);
-                if error.kind() == ErrorKind::NotFound { Ok(None) } else { Err(error) }
-            }
-        }
+        let found = self.discovery.kind_of(class).await?;
+        self.memory().kinds.extend(found.clone().map(|kind| (key, kind)));
+        Ok(found)
     }
 
     fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
@@ -248,7 +195,8 @@ fn not_ready(class: &DynamicObject) -> Option<String> {
     }
     let (reason, message) = (text(ready, "reason"), text(ready, "message"));
     Some(match (reason.is_empty(), message.is_empty()) {
-        (_, true) => reason,
+        (true, true) => "it gives no reason".to_owned(),
+        (false, true) => reason,
         (true, false) => message,
         (false, false) => format!("{reason}: {message}"),
     })

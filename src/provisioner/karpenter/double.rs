@@ -16,7 +16,10 @@ use std::{
 
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use k8s_openapi::api::core::v1::{Event, Node};
+use k8s_openapi::{
+    api::core::v1::{Event, Node},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
 use kube::{Api, Client, ResourceExt as _, client::Body};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -32,6 +35,10 @@ use crate::{
     tasks::Tasks,
     telemetry::{metrics::Metrics, readiness::Readiness},
 };
+
+/// Stands for the kinds being served.
+type Installed = CustomResourceDefinition;
+const INSTALLED: &str = "nodeclaims.karpenter.sh";
 
 const FINALIZER: &str = "karpenter.sh/termination";
 
@@ -72,6 +79,7 @@ impl Double {
         let double =
             Self { server: server.clone(), script: Arc::default(), changed: Arc::new(Notify::new()) };
         double.put_class();
+        double.install();
         let claims = Api::<NodeClaim>::all(server.client("karpenter"));
         let nodes = Api::<Node>::all(server.client("karpenter"));
         let (metrics, readiness) = (Metrics::new(), Readiness::default());
@@ -109,6 +117,24 @@ impl Double {
     /// The class does not exist.
     pub fn remove_class(&self) {
         self.server.remove::<KwokClass>("", &class().name);
+    }
+
+    /// Karpenter's kinds are served.
+    pub fn install(&self) {
+        let kind = json!({"metadata": {"name": INSTALLED}, "spec": {
+            "group": "karpenter.sh", "names": {"plural": "nodeclaims", "kind": "NodeClaim"}, "scope": "Cluster",
+            "versions": [],
+        }});
+        self.server.put(&serde_json::from_value::<Installed>(kind).unwrap());
+    }
+
+    /// Karpenter's kinds are removed, and all objects with them.
+    pub fn uninstall(&self) {
+        for claim in self.server.list::<NodeClaim>() {
+            self.server.remove::<NodeClaim>("", &claim.name_any());
+        }
+        self.server.remove::<Installed>("", INSTALLED);
+        self.server.cut_watches();
     }
 
     /// The claim of this name.
@@ -289,14 +315,15 @@ pub fn client(server: &FakeServer, agent: &str) -> Client {
 
 /// The same, for a process that dies at a write.
 pub fn client_until(server: &FakeServer, agent: &str, crash: Option<Arc<CrashPoint>>) -> Client {
-    let service = Discovering { inner: server.service(agent), crash };
+    let service = Discovering { inner: server.service(agent), server: server.clone(), crash };
     client::over(service, "default", client::Limits::default(), Metrics::new())
 }
 
-/// Answers discovery, which the fake server does not know.
+/// Answers discovery, which the fake server does not know, and for a kind that is not installed.
 #[derive(Clone)]
 struct Discovering {
     inner: FakeService,
+    server: FakeServer,
     crash: Option<Arc<CrashPoint>>,
 }
 
@@ -348,7 +375,15 @@ impl Service<Request<Body>> for Discovering {
                 std::future::pending().await
             });
         }
-        let Some(found) = discovery(request.uri().path()) else { return self.inner.call(request) };
+        let path = request.uri().path();
+        if path.starts_with("/apis/karpenter.sh/") && self.server.get::<Installed>("", INSTALLED).is_none() {
+            return Box::pin(async {
+                let body = Full::new(bytes::Bytes::from("404 page not found\n"));
+                let body = body.map_err(|never| match never {}).boxed_unsync();
+                Ok(Response::builder().status(404).body(body)?)
+            });
+        }
+        let Some(found) = discovery(path) else { return self.inner.call(request) };
         Box::pin(async move {
             let body = Full::new(bytes::Bytes::from(found.to_string()));
             Ok(Response::new(body.map_err(|never| match never {}).boxed_unsync()))

@@ -2,6 +2,7 @@
 //!
 //! * [`claim`]: the NodeClaim of a ClusterNode. Its name is the ClusterNode's, so that creating twice is harmless.
 //! * [`class`]: whether the class could work, before anything is asked for.
+//! * [`discovery`]: whether Karpenter is there at all.
 //! * [`facts`]: claims and Nodes reduced to machines, Nodes that leaked included.
 //! * [`words`]: what Karpenter says of a claim it deletes.
 //! * [`wire`]: the types of `karpenter.sh/v1` that are touched.
@@ -12,6 +13,7 @@
 
 pub mod claim;
 pub mod class;
+mod discovery;
 pub mod facts;
 pub mod wire;
 pub mod words;
@@ -37,12 +39,13 @@ use trainyard_model::node::seen::{LastWords, Machine, NodeFacts};
 
 use self::{
     class::ClassCheck,
+    discovery::Discovery,
     facts::ClaimFacts,
     wire::{NODE_POOL_LABEL, NodeClaim, TERMINATION_TIME},
 };
 use super::{
     Capabilities, Doomed, Drain, Error, Launch, Launched, Observed, Pool, Provisioner, Release,
-    ReleaseOutcome, Released, Removal, Starting, Teardown, Validity, Wanted, Woken,
+    ReleaseOutcome, Released, Removal, Starting, Validity, Wanted, Woken,
 };
 use crate::{
     clock::SharedClock,
@@ -67,10 +70,15 @@ const EVENTS_NAMESPACE: &str = "default";
 /// taking all of that.
 const CONCURRENCY: usize = 8;
 
+fn unavailable(message: &str) -> Error {
+    Error::Unavailable { engine: NAME, message: message.to_owned() }
+}
+
 /// The engine.
 pub struct Karpenter {
     client: Client,
     clock: SharedClock,
+    discovery: Arc<Discovery>,
     classes: ClassCheck,
     followed: OnceLock<Followed>,
 }
@@ -85,22 +93,38 @@ struct Followed {
 impl Karpenter {
     /// An engine that talks through this client.
     pub fn new(client: Client, clock: SharedClock) -> Self {
-        let classes = ClassCheck::new(client.clone(), Arc::clone(&clock));
-        Self { client, clock, classes, followed: OnceLock::new() }
+        let discovery = Arc::new(Discovery::new(client.clone(), Arc::clone(&clock)));
+        let classes = ClassCheck::new(client.clone(), Arc::clone(&clock), Arc::clone(&discovery));
+        Self { client, clock, discovery, classes, followed: OnceLock::new() }
     }
 
     fn followed(&self) -> Result<&Followed, Error> {
-        let unavailable = |message: &str| Error::Unavailable { engine: NAME, message: message.to_owned() };
         let followed = self.followed.get().ok_or_else(|| unavailable("its watches are not started"))?;
-        if !followed.claims.is_initialised() {
-            return Err(unavailable(
-                "NodeClaims of karpenter.sh/v1 are not listed yet; is Karpenter installed?",
-            ));
-        }
         if !followed.nodes.is_initialised() {
             return Err(unavailable("its Nodes are not listed yet"));
         }
         Ok(followed)
+    }
+
+    /// Whether Karpenter is not there, nor any object of it. Asked where a cache says nothing yet, or was contradicted.
+    async fn is_absent(&self, followed: &Followed) -> Result<bool, Error> {
+        let is_doubtful = !followed.claims.is_initialised() || self.discovery.lacked_claims();
+        Ok(is_doubtful && !self.discovery.served_claims_lately().await?)
+    }
+
+    /// The claim of this name as it is now. There is none where Karpenter is not installed.
+    async fn claim(&self, name: &str) -> Result<Option<NodeClaim>, Error> {
+        match read::get(&self.claims(), name).await {
+            // The kind is not found, not the object.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                if self.discovery.serves_claims().await? {
+                    Err(error.into())
+                } else {
+                    Ok(None)
+                }
+            }
+            found => Ok(found?),
+        }
     }
 
     fn claims(&self) -> Api<NodeClaim> {
@@ -172,7 +196,7 @@ impl Karpenter {
     async fn destroy(&self, pool: &Pool, release: &Release) -> Result<ReleaseOutcome, Error> {
         let doomed = &*release.machine;
         if doomed.backed {
-            let Some(claim) = read::get(&self.claims(), &doomed.name).await? else {
+            let Some(claim) = self.claim(&doomed.name).await? else {
                 return Ok(ReleaseOutcome::AlreadyGone);
             };
             if let Some(answer) = stands_in_the_way(pool, doomed, &claim) {
@@ -210,6 +234,12 @@ impl Karpenter {
         apply::merge(&self.claims(), &Seen::of(claim)?, FieldManager::Machine.as_str(), &fields).await?;
         Ok(())
     }
+}
+
+/// Whether a Node that Karpenter left behind is anything to act on. One that is being deleted waits for Karpenter's
+/// finalizer, which nobody will remove.
+fn is_still_there(node: &NodeFacts) -> bool {
+    node.deleting_since.is_none()
 }
 
 /// Why an object is not to be deleted, if anything: another UID means that ours is gone, other labels that it is not
@@ -286,33 +316,39 @@ impl Provisioner for Karpenter {
 
     async fn validate(&self, pool: &Pool, engine: &Engine) -> Result<Validity, Error> {
         let Some(engine) = &engine.karpenter else {
-            return Err(Error::Unavailable {
-                engine: NAME,
-                message: "the block is another engine's".to_owned(),
-            });
+            return Err(unavailable("the block is another engine's"));
         };
         Ok(self.classes.check(pool, engine).await?)
     }
 
     async fn observe(&self, pool: &Pool) -> Result<Observed, Error> {
         let followed = self.followed()?;
-        let (claims, nodes) = (followed.claims.indexed(&pool.uid), followed.nodes.indexed(&pool.uid));
+        let is_absent = self.is_absent(followed).await?;
+        if !is_absent && !followed.claims.is_initialised() {
+            return Err(unavailable("NodeClaims of karpenter.sh/v1 are not listed yet"));
+        }
+        let claims = if is_absent { Vec::new() } else { followed.claims.indexed(&pool.uid) };
+        let mut nodes = followed.nodes.indexed(&pool.uid);
+        nodes.retain(|node| !is_absent || is_still_there(node));
         let machines = facts::machines(claims.iter().map(|one| &**one), nodes.iter().map(|one| &**one));
         let prefix = format!("{}-", pool.name);
         let last_words = followed.words.filter(|words| words.name.starts_with(&prefix));
-        Ok(Observed { machines, last_words: last_words.iter().map(|words| (**words).clone()).collect() })
+        let last_words = last_words.iter().map(|words| (**words).clone()).collect();
+        Ok(Observed { machines, last_words, is_absent })
     }
 
     async fn look_up(&self, pool: &Pool, node: &ClusterNode) -> Result<Option<Machine>, Error> {
         let uid = node.uid().unwrap_or_default();
         let known = self.known_node(node).await?;
-        let cached = self.followed()?.nodes.indexed(&pool.uid);
+        let followed = self.followed()?;
+        let cached = followed.nodes.indexed(&pool.uid);
         // The Node of the status was just looked for; whatever the cache says of that one is older.
         let status_uid = node.status.as_ref().and_then(|status| status.node_uid.as_deref());
         let others = cached.iter().map(|one| &**one).filter(|one| Some(one.uid.as_str()) != status_uid);
-        let nodes: Vec<_> = known.iter().chain(others).collect();
 
-        let claim = read::get(&self.claims(), &node.name_any()).await?;
+        let claim = self.claim(&node.name_any()).await?;
+        let is_absent = claim.is_none() && self.is_absent(followed).await?;
+        let nodes = known.iter().chain(others).filter(|node| !is_absent || is_still_there(node));
         let claim = claim.as_ref().and_then(ClaimFacts::of);
         let machines = facts::machines(claim.as_ref(), nodes);
         let is_its = |machine: &Machine| machine.owner.as_ref().is_some_and(|owner| owner.uid == uid);
@@ -335,20 +371,5 @@ impl Provisioner for Karpenter {
             releases.push(self.remove(pool, release));
         }
         stream::iter(releases).buffer_unordered(CONCURRENCY).collect().await
-    }
-
-    async fn teardown(&self, pool: &Pool) -> Result<Teardown, Error> {
-        let ours = Selection::all().labels(format!("{}={}", node_labels::CLUSTER_UID, pool.uid));
-        let claims = match read::list(&self.claims(), &ours).await {
-            Ok(claims) => claims.len(),
-            // Karpenter was removed, and its objects with it.
-            Err(error) if error.kind() == ErrorKind::NotFound => 0,
-            Err(error) => return Err(error.into()),
-        };
-        let nodes = read::list(&self.nodes(), &ours).await?.len();
-        Ok(match claims.max(nodes) {
-            0 => Teardown::Done,
-            machines => Teardown::Pending { machines },
-        })
     }
 }

@@ -7,7 +7,7 @@ use trainyard_api::{
     conditions::{self, ClusterNodeCondition},
 };
 
-use super::{Look, Verdict, minutes};
+use super::{Look, Verdict, because, minutes};
 use crate::node::{
     daemons, limits,
     seen::NodeFacts,
@@ -25,7 +25,7 @@ impl Look<'_> {
             Verdict::new(
                 NodeState::Unusable,
                 NodeReason::Lost,
-                format!("its Node has not been Ready for {seconds} s: {why}"),
+                format!("its Node has not been Ready for {seconds} s{}", because(why)),
             )
         })
     }
@@ -103,7 +103,9 @@ impl Look<'_> {
             Obstacle::NotRegistered => {
                 (NodeReason::NodeNotReady, "the engine has not finished registering its Node".to_owned())
             }
-            Obstacle::NotReady(why) => (NodeReason::NodeNotReady, format!("its Node is not ready: {why}")),
+            Obstacle::NotReady(why) => {
+                (NodeReason::NodeNotReady, format!("its Node is not ready{}", because(why)))
+            }
             Obstacle::Cordoned => (
                 NodeReason::Cordoned,
                 format!("somebody cordoned it; `kubectl uncordon {}` gives it back to runs", node.name),

@@ -19,11 +19,11 @@ use trainyard_model::snapshot::{
 };
 use trainyard_planner::{Capacity, NodeName, RunId};
 
+use super::fresh::{fresh_node, fresh_run, moved_on, remember, remember_run, run_seen, seen};
 use crate::controllers::cluster::Context;
 use crate::controllers::cluster::observe::Scope;
-use crate::kubernetes::apply::{self, Seen};
-use crate::kubernetes::error::{Error, ErrorKind, Verb};
-use crate::kubernetes::read;
+use crate::kubernetes::apply;
+use crate::kubernetes::error::{Error, ErrorKind};
 
 /// Tries of one write after conflicts with writers of other fields (kubectl, the node controller's status): each such
 /// conflict is a write by somebody else, so a second one in a row is rare and a fourth means a hot loop elsewhere.
@@ -125,31 +125,6 @@ pub async fn write_claims(
     Ok(remember(context, &written))
 }
 
-/// The node as it is now; a conflict when it is gone or another one has its name.
-pub async fn fresh_node(api: &Api<ClusterNode>, planned: &LightNode) -> Result<LightNode, Error> {
-    read::get(api, &planned.name)
-        .await?
-        .and_then(|node| LightNode::of(&node))
-        .filter(|fresh| fresh.uid == planned.uid)
-        .ok_or_else(|| moved_on(format!("ClusterNode {}", planned.name)))
-}
-
-/// The precondition of a write on a node.
-pub fn seen(light: &LightNode) -> Seen {
-    Seen {
-        name: light.name.clone(),
-        uid: light.uid.clone(),
-        resource_version: light.resource_version.clone(),
-    }
-}
-
-/// Lets the next plan start from what was written, and returns that.
-pub fn remember(context: &Context, written: &ClusterNode) -> Option<LightNode> {
-    let light = LightNode::of(written)?;
-    context.memory.node_written(light.clone(), context.clock.now());
-    Some(light)
-}
-
 /// The commit. The queue entry goes in the same write: the run does not wait any more.
 async fn write_allocation(
     context: &Context,
@@ -184,34 +159,4 @@ async fn write_allocation(
         }
     }
     Err(moved_on(format!("Run {}", planned.id)))
-}
-
-/// The run as it is now; a conflict when it is gone or another one has its name.
-pub async fn fresh_run(api: &Api<Run>, planned: &LightRun) -> Result<LightRun, Error> {
-    read::get(api, &planned.id.name)
-        .await?
-        .and_then(|run| LightRun::of(&run))
-        .filter(|fresh| fresh.id.uid == planned.id.uid)
-        .ok_or_else(|| moved_on(format!("Run {}", planned.id)))
-}
-
-/// The precondition of a write on a run.
-pub fn run_seen(light: &LightRun) -> Seen {
-    Seen {
-        name: light.id.name.clone(),
-        uid: light.id.uid.clone(),
-        resource_version: light.resource_version.clone(),
-    }
-}
-
-/// Lets the next plan start from what was written.
-pub fn remember_run(context: &Context, written: &Run) {
-    if let Some(light) = LightRun::of(written) {
-        context.memory.run_written(light, context.clock.now());
-    }
-}
-
-/// The plan was made from a world that is no more.
-pub fn moved_on(target: String) -> Error {
-    Error::Changed { verb: Verb::Patch, target }
 }

@@ -18,7 +18,8 @@ use trainyard_model::snapshot::node::LightNode;
 use trainyard_model::snapshot::run::LightRun;
 use trainyard_planner::{DropBasis, Machine, NodeName, RetireReason, RunId};
 
-use super::allocate::{fresh_node, moved_on, remember_run, run_seen, write_claims};
+use super::allocate::write_claims;
+use super::fresh::{fresh_node, moved_on, remember_run, run_seen};
 use crate::controllers::cluster::Context;
 use crate::controllers::cluster::observe::Scope;
 use crate::kubernetes::apply;

@@ -5,6 +5,7 @@
 
 mod allocate;
 mod drop_claim;
+mod fresh;
 mod node_marks;
 mod run_marks;
 

@@ -1,14 +1,14 @@
 //! Marks on a ClusterNode: that it shall leave, that it may stay after all, that its machine may be destroyed.
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use trainyard_api::{cluster_node::ClusterNode, names::FieldManager, names::labels};
 use trainyard_model::snapshot::node::{LightNode, wire_reason};
 use trainyard_planner::{NodeName, RetireReason};
 
-use super::allocate::{fresh_node, moved_on, remember, seen};
 use super::drop_claim::{is_live_on, is_lost};
+use super::fresh::{fresh_node, moved_on, remember, seen};
 use crate::controllers::cluster::Context;
 use crate::controllers::cluster::observe::Scope;
 use crate::kubernetes::apply;
@@ -48,7 +48,8 @@ pub async fn unretire(context: &Context, scope: &Scope, node: &NodeName) -> Resu
 }
 
 /// Lets the machine be destroyed. A fresh read must show no claim and a live list no pod of ours that may run there;
-/// the write carries the version of that read, so no claim can slip in between.
+/// the write carries the version of that read, so no claim can slip in between. A pod that is there is remembered, and
+/// the next plan waits.
 pub async fn release(context: &Context, scope: &Scope, node: &NodeName) -> Result<(), Error> {
     let light = scope.node(node)?;
     let api: Api<ClusterNode> = Api::namespaced(context.client.clone(), &light.namespace);
@@ -56,21 +57,30 @@ pub async fn release(context: &Context, scope: &Scope, node: &NodeName) -> Resul
     if fresh.released {
         return Ok(());
     }
-    if !fresh.claims.is_empty() || fresh.retired.is_none() || has_live_pod(context, &fresh).await? {
+    if !fresh.claims.is_empty() || fresh.retired.is_none() {
         return Err(moved_on(format!("ClusterNode {node}")));
     }
+    if let Some(pod) = live_pod(context, &fresh).await? {
+        context.memory.node_occupied(&fresh, pod, context.clock.now());
+        return Err(moved_on(format!("ClusterNode {node}")));
+    }
+    context.memory.node_free(&fresh);
     let released = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(context.clock.now());
     write(context, scope, &fresh, &json!({"spec": {"released": released}})).await
 }
 
-async fn has_live_pod(context: &Context, node: &LightNode) -> Result<bool, Error> {
+/// A pod of any run that may use this Cluster, still on the node. Runs are in the Cluster's own namespace; in others
+/// anybody may put our label on a pod, and must not hold another team's machine with it.
+async fn live_pod(context: &Context, node: &LightNode) -> Result<Option<String>, Error> {
     if is_lost(node) {
-        return Ok(false);
+        return Ok(None);
     }
-    let Some((node_name, _)) = &node.node else { return Ok(false) };
-    let api: Api<Pod> = Api::all(context.client.clone());
+    let Some((node_name, _)) = &node.node else { return Ok(None) };
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), &node.namespace);
     let selection = Selection::all().labels(labels::RUN_UID).fields(format!("spec.nodeName={node_name}"));
-    Ok(read::list(&api, &selection).await?.iter().any(|pod| is_live_on(pod, node)))
+    let pods = read::list(&api, &selection).await?;
+    let live = pods.iter().filter(|pod| is_live_on(pod, node));
+    Ok(live.map(|pod| format!("{}/{}", node.namespace, pod.name_any())).min())
 }
 
 async fn write(context: &Context, scope: &Scope, light: &LightNode, fields: &Value) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 use kube::Api;
 use serde_json::json;
 use trainyard_api::{
-    cluster_node::ClusterNode,
+    cluster_node::{Claim, ClusterNode},
     names::FieldManager,
     run::Run,
     run_status::{Directive, RunQueue},
@@ -12,7 +12,7 @@ use trainyard_model::snapshot::run::{LightRun, wire_directive_reason, wire_kind}
 use trainyard_model::status::queue;
 use trainyard_planner::{DirectiveKind, DirectiveReason, Hold, NodeName, Progress, RunId};
 
-use super::allocate::{fresh_run, moved_on, remember_run, run_seen};
+use super::fresh::{fresh_run, moved_on, remember_run, run_seen};
 use crate::controllers::cluster::Context;
 use crate::controllers::cluster::observe::Scope;
 use crate::controllers::cluster::report::queue_fields;
@@ -32,6 +32,12 @@ pub async fn direct(
     let light = planned(scope, run)?;
     if reason == DirectiveReason::Withdrawn && is_fully_claimed(context, light, attempt).await? {
         return Err(moved_on(format!("Run {run}")));
+    }
+    // A node that the plan did not see at all: perhaps it only lacked in a cache. A directive is final.
+    if let Some(node) = culprit.filter(|node| !scope.nodes.contains_key(&node.0))
+        && is_claimed(context, light, &node.0, attempt).await?
+    {
+        return Err(moved_on(format!("ClusterNode {node}")));
     }
     let directive = Directive {
         kind: wire_kind(kind),
@@ -74,18 +80,18 @@ fn limit(reason: DirectiveReason) -> Progress {
 async fn is_fully_claimed(context: &Context, light: &LightRun, attempt: i64) -> Result<bool, Error> {
     let allocated = light.allocation.iter().flat_map(|allocation| &allocation.nodes);
     for name in allocated {
-        let api: Api<ClusterNode> = Api::namespaced(context.client.clone(), &light.id.namespace);
-        let claimed = read::get(&api, name).await?.is_some_and(|node| {
-            node.spec
-                .claims
-                .iter()
-                .any(|claim| claim.run_uid == light.id.uid && i64::from(claim.attempt) == attempt)
-        });
-        if !claimed {
+        if !is_claimed(context, light, name, attempt).await? {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// Whether, live, the node is there with the claim of that attempt.
+async fn is_claimed(context: &Context, light: &LightRun, node: &str, attempt: i64) -> Result<bool, Error> {
+    let api: Api<ClusterNode> = Api::namespaced(context.client.clone(), &light.id.namespace);
+    let is_its = |claim: &Claim| claim.run_uid == light.id.uid && i64::from(claim.attempt) == attempt;
+    Ok(read::get(&api, node).await?.is_some_and(|node| node.spec.claims.iter().any(is_its)))
 }
 
 async fn merge(api: &Api<Run>, light: &LightRun, fields: &serde_json::Value) -> Result<Run, Error> {

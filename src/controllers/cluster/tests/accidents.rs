@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use serde_json::json;
+use trainyard_api::cluster::ClusterErrorCode;
+use trainyard_api::names::labels;
 use trainyard_api::run_status::{AttemptCause, RunPhase};
 use trainyard_api::{Cluster, ClusterNode};
+use trainyard_fake_apiserver::{Matching, Verb};
 
 use super::world::{CLUSTER, NAMESPACE, Process, World};
 
@@ -124,4 +129,41 @@ async fn a_run_that_is_suspended_while_it_waits_leaves_the_queue_and_its_clock()
     world.until_done().await;
     world.assert_all_completed(1);
     world.until_empty().await;
+}
+
+fn stray_pod(world: &World, namespace: &str, node: &str) {
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "left-over", "namespace": namespace, "labels": {labels::RUN_UID: "nobody"}},
+        "spec": {"containers": [], "nodeName": format!("vm-{node}")},
+        "status": {"phase": "Running"},
+    }))
+    .expect("a pod");
+    world.server.put(&pod);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_holds_a_node_is_named_and_looked_for_less_and_less_often() {
+    let world = World::new();
+    let _operator = world.start("a");
+    world.submit("r1", 1);
+    world.turns(4).await;
+    let node = world.nodes()[0].name_any();
+    stray_pod(&world, NAMESPACE, &node);
+    stray_pod(&world, "elsewhere", &node);
+    world.turns(180).await;
+    let cluster: Cluster = world.server.get(NAMESPACE, CLUSTER).expect("the Cluster");
+    let error = &cluster.status.expect("a status").errors[0];
+    assert_eq!(error.code, ClusterErrorCode::NodesOccupied);
+    assert!(error.message.contains("pod ml/left-over") && error.message.contains(&node), "{}", error.message);
+
+    world.server.forget_requests();
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    let looks = world.server.count(&Matching::any().verb(Verb::List).resource("pods"));
+    assert!((9..=11).contains(&looks), "{looks} looks in ten minutes");
+    world.server.remove::<Pod>(NAMESPACE, "left-over");
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    world.turns(3).await;
+    world.until_empty().await;
+    let cluster: Cluster = world.server.get(NAMESPACE, CLUSTER).expect("the Cluster");
+    assert!(cluster.status.expect("a status").errors.is_empty());
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use trainyard_api::run_status::RunPhase;
 use trainyard_fake_apiserver::{Fault, Gate, Matching, Verb, When};
 
 use super::world::World;
@@ -182,4 +183,31 @@ async fn a_leader_whose_watches_are_dead_breaks_nothing() {
         // What is claimed and withdrawn in between costs numbers of attempts, never a start.
         world.assert_all_completed(10);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_a_cache_has_not_seen_yet_is_not_taken_for_lost() {
+    let mut world = World::new();
+    world.work = 30;
+    // Its list of nodes is of a time before there were any, and what came since does not reach it.
+    let of_late = |verb| Matching::any().verb(verb).resource("clusternodes").agent("late");
+    let listed = world.server.pause(of_late(Verb::List), When::After);
+    let watched = world.server.pause(of_late(Verb::Watch), When::Before);
+    let _late = world.start("late");
+    listed.reached().await;
+    let first = world.start("a");
+    world.submit("r1", 2);
+    world.turns(6).await;
+    assert_eq!(world.status("r1").phase, Some(RunPhase::Running), "{}", world.shown());
+    drop(first);
+
+    listed.release();
+    watched.reached().await;
+    world.settle().await;
+    let allocation = world.status("r1").allocation.expect("it has nodes");
+    assert_eq!(allocation.directive, None, "{}", world.shown());
+    assert_eq!(world.nodes().len(), 2);
+    watched.release();
+    world.until_done().await;
+    world.assert_all_completed(1);
 }

@@ -20,7 +20,7 @@ use crate::controllers::cluster;
 use crate::kubernetes::client::{self, Limits};
 use crate::provisioner::{
     Capabilities, Engines, Error, Launch, Observed, Pool, Provisioner, Release, Released, Removal, Starting,
-    Teardown, Validity, Wanted,
+    Validity, Wanted,
 };
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
@@ -403,9 +403,5 @@ impl Provisioner for UsableEngine {
 
     async fn release(&self, _: &Pool, _: &[Release]) -> Vec<Released> {
         Vec::new()
-    }
-
-    async fn teardown(&self, _: &Pool) -> Result<Teardown, Error> {
-        Ok(Teardown::Done)
     }
 }

@@ -1,0 +1,100 @@
+//! What there is before any run has taken of it: nodes as bins, and the room for more.
+
+use super::{Bin, Count, Service, Stage, Supply};
+use crate::capacity::Capacity;
+use crate::snapshot::Machine;
+use crate::world::World;
+
+impl Supply {
+    /// Everything that the world's nodes and maximum offer.
+    pub(crate) fn new(world: &World) -> Self {
+        let total = world.total();
+        let staying = world.staying();
+        let may_grow = world.snapshot.policy.growth_blocked.is_none();
+        let mut callable = (world.maximum - staying).max(0);
+        let mut supply = Self {
+            bins: Vec::with_capacity(world.nodes.len()),
+            ready: Vec::new(),
+            coming: Vec::new(),
+            ready_count: Count::default(),
+            coming_count: Count::default(),
+            room: Count::default(),
+            leaving: Count::default(),
+            replaceable: 0,
+            new_capacity: expected_capacity(world),
+            new: 0,
+            later: 0,
+            hopeless: Vec::new(),
+        };
+        let mut called_back = 0;
+        for (at, state) in world.nodes.iter().enumerate() {
+            // What is stalled takes up room like a node that leaves, which it does if it is idle for long enough.
+            let usable = (state.stays() && !state.is_stalled(world.now)) || {
+                let usable = callable > 0 && state.can_be_called_back();
+                callable -= i64::from(usable);
+                called_back += i64::from(usable);
+                usable
+            };
+            let ready = state.node.machine == Machine::Ready;
+            let empty = usable && state.tenants.is_empty();
+            supply.bins.push(Bin {
+                stage: if ready { Stage::Ready } else { Stage::Coming },
+                free: if usable && world.sharing {
+                    state.free.clone().into_owned()
+                } else {
+                    Capacity::default()
+                },
+                empty,
+                reserved: false,
+                service: match (usable, state.draining) {
+                    (false, _) => Service::None,
+                    (true, true) => Service::Draining,
+                    (true, false) => Service::Open,
+                },
+            });
+            if empty && ready {
+                supply.ready.push(at);
+            } else if empty {
+                supply.coming.push(at);
+            }
+        }
+        // Most recently emptied first, so that the others get old enough to leave; called back last.
+        supply.ready.sort_by_key(|at| {
+            let state = &world.nodes[*at];
+            (!state.stays(), state.idle_from.is_some(), std::cmp::Reverse(state.idle_from), *at)
+        });
+        supply.coming.sort_by_key(|at| (!world.nodes[*at].stays(), *at));
+        supply.ready_count.open = supply.ready.len() as i64;
+        supply.coming_count.open = supply.coming.len() as i64;
+        if may_grow {
+            supply.room.open = (world.maximum - total).max(0);
+            let occupied = world.nodes.iter().filter(|state| !state.is_gone() && !state.tenants.is_empty());
+            let leaving =
+                total - occupied.count() as i64 - supply.ready_count.open - supply.coming_count.open;
+            let stalled = world
+                .nodes
+                .iter()
+                .filter(|state| state.stays() && state.tenants.is_empty() && state.is_stalled(world.now));
+            let serving = staying - stalled.count() as i64 + called_back;
+            let most = (world.maximum - serving - supply.room.open).max(0);
+            supply.leaving.open = leaving.clamp(0, most);
+            supply.replaceable = most - supply.leaving.open;
+        }
+        supply
+    }
+}
+
+/// What a new machine will have: as the policy says, but never more than was measured on one that came. A size that
+/// promises more than it delivers would otherwise be bought again and again.
+fn expected_capacity(world: &World) -> Capacity {
+    let mut expected = world.snapshot.policy.node_capacity.clone();
+    let measured = world.nodes.iter().filter(|state| state.stays() && state.node.machine == Machine::Ready);
+    for capacity in measured.map(|state| &state.node.capacity) {
+        expected.cpu_millis = expected.cpu_millis.min(capacity.cpu_millis);
+        expected.memory_bytes = expected.memory_bytes.min(capacity.memory_bytes);
+        for (name, count) in &mut expected.accelerators {
+            *count = (*count).min(capacity.accelerators.get(name).copied().unwrap_or(0));
+        }
+    }
+    expected
+}
