@@ -136,7 +136,10 @@ impl Pool {
         let of_runs = ListParams::default().labels(labels::RUN_UID);
         eventually(&format!("every {} of a run to be gone", K::kind(&())), patience(self.size), || async {
             let left = objects.list_metadata(&of_runs).await?.items.len();
-            if left > 0 { bail!("{left} are left") } else { Ok(()) }
+            if left > 0 {
+                bail!("{left} are left")
+            }
+            Ok(())
         })
         .await
     }
