@@ -55,20 +55,21 @@ const INSTEAD: &str =
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = schema::fixed("vmSize", INSTEAD),
-    validation = schema::fixed("vmPriority", INSTEAD),
-    validation = schema::immutable("provisioningClass", INSTEAD),
+    validation = schema::stays("provisioningClass", INSTEAD),
 )]
 pub struct ClusterSpec {
     /// The size of every machine: `sizeName` or alias of a VmSize, in any case. Cannot be changed.
     #[schemars(length(min = 1, max = 63), regex(pattern = SIZE_NAME_PATTERN))]
+    #[x_kube(validation = schema::fixed("vmSize", INSTEAD))]
     pub vm_size: String,
     /// Whether the machines are the cloud's to take back. Cannot be changed.
     #[serde(default)]
+    #[x_kube(validation = schema::fixed("vmPriority", INSTEAD))]
     pub vm_priority: VmPriority,
     /// Name of the ProvisioningClass; absent, the default class at creation. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::object_name")]
+    #[x_kube(validation = schema::fixed("provisioningClass", INSTEAD))]
     pub provisioning_class: Option<String>,
     /// How many machines, and how long one may idle.
     pub scale: Scale,

@@ -47,10 +47,6 @@ const INSTEAD: &str = "a ClusterNode is written by trainyard only; delete it to 
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = schema::fixed("cluster", INSTEAD),
-    validation = schema::fixed("ordinal", INSTEAD),
-    validation = schema::fixed("vmSize", INSTEAD),
-    validation = schema::fixed("engine", INSTEAD),
     validation = released_is_final(),
     validation = released_has_no_claims(),
     validation = final_retirement_stays(),
@@ -59,13 +55,17 @@ const INSTEAD: &str = "a ClusterNode is written by trainyard only; delete it to 
 )]
 pub struct ClusterNodeSpec {
     /// The Cluster it belongs to. Nodes are found by the UID, never by owner reference.
+    #[x_kube(validation = schema::fixed("cluster", INSTEAD))]
     pub cluster: ClusterIdentity,
     /// Its number in the Cluster, from 1; never used again.
     #[schemars(range(min = 1, max = schema::INTEGER_MAX))]
+    #[x_kube(validation = schema::fixed("ordinal", INSTEAD))]
     pub ordinal: i64,
     /// The facts of its size, copied: editing a VmSize changes no live node.
+    #[x_kube(validation = schema::fixed("vmSize", INSTEAD))]
     pub vm_size: VmSizeFacts,
     /// How its machine is made, copied from the class: release never needs the class.
+    #[x_kube(validation = schema::fixed("engine", INSTEAD))]
     pub engine: Engine,
     /// The taint that keeps pods of others off it.
     pub taint: Taint,

@@ -56,33 +56,27 @@ const INSTEAD: &str = "only priority, suspend and cancel can be changed; create 
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = schema::fixed("clusterRef", INSTEAD),
-    validation = schema::fixed("experiment", INSTEAD),
-    validation = schema::fixed("nodeCount", INSTEAD),
-    validation = schema::fixed("container", INSTEAD),
-    validation = schema::immutable("command", INSTEAD),
-    validation = schema::immutable("args", INSTEAD),
-    validation = schema::immutable("environment", INSTEAD),
-    validation = schema::immutable("distribution", INSTEAD),
-    validation = schema::fixed("successPolicy", INSTEAD),
-    validation = schema::fixed("maxWallClockTime", INSTEAD),
-    validation = schema::fixed("retries", INSTEAD),
-    validation = schema::fixed("gangTimeout", INSTEAD),
-    validation = schema::immutable("podTemplate", INSTEAD),
-    validation = parameter_servers_fit(),
-    validation = every_node_has_a_process(),
-    validation = processes_fit(),
-    validation = variables::run_leaves_ours_alone(),
-    validation = variables::tensorflow_leaves_ours_alone(),
-    validation = variables::pytorch_leaves_ours_alone(),
-    validation = variables::are_set_once(),
+    validation = schema::stays("command", INSTEAD),
+    validation = schema::stays("args", INSTEAD),
+    validation = schema::stays("environment", INSTEAD),
+    validation = schema::stays("distribution", INSTEAD),
+    validation = schema::stays("podTemplate", INSTEAD),
+    validation = schema::at_creation(parameter_servers_fit()),
+    validation = schema::at_creation(every_node_has_a_process()),
+    validation = schema::at_creation(processes_fit()),
+    validation = schema::at_creation(variables::run_leaves_ours_alone()),
+    validation = schema::at_creation(variables::tensorflow_leaves_ours_alone()),
+    validation = schema::at_creation(variables::pytorch_leaves_ours_alone()),
+    validation = schema::at_creation(variables::are_set_once()),
 )]
 pub struct RunSpec {
     /// The Cluster it runs on, in the same namespace. Cannot be changed.
+    #[x_kube(validation = schema::fixed("clusterRef", INSTEAD))]
     pub cluster_ref: ClusterRef,
     /// The Experiment it belongs to, in the same namespace; made if it is not there. Cannot be changed.
     #[serde(default = "default_experiment")]
     #[schemars(schema_with = "schema::label_name")]
+    #[x_kube(validation = schema::fixed("experiment", INSTEAD))]
     pub experiment: String,
     /// Its place in the queue: higher ones go first. May be changed; that matters while it is queued.
     #[serde(default)]
@@ -90,39 +84,55 @@ pub struct RunSpec {
     /// Nodes it needs, 1 to 1000: it starts on all of them or on none. Cannot be changed.
     #[serde(default = "one_node")]
     #[schemars(range(min = 1, max = MAX_NODES))]
+    #[x_kube(validation = schema::fixed("nodeCount", INSTEAD))]
     pub node_count: i32,
     /// The container of every role. Cannot be changed.
+    #[x_kube(validation = schema::fixed("container", INSTEAD))]
     pub container: Container,
     /// The program and its first arguments; absent, the image's entry point. No shell. Cannot be changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::words")]
+    #[x_kube(validation = schema::fixed("command", INSTEAD))]
     pub command: Vec<String>,
     /// Further arguments; absent, with no `command` either, the image's. Cannot be changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::words")]
+    #[x_kube(validation = schema::fixed("args", INSTEAD))]
     pub args: Vec<String>,
     /// Environment variables by name, at most 100. Cannot be changed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::environment")]
-    #[x_kube(validation = variables::names_are_valid())]
+    #[x_kube(
+        validation = schema::fixed("environment", INSTEAD),
+        validation = schema::at_creation(variables::names_are_valid())
+    )]
     pub environment: BTreeMap<String, String>,
     /// How its processes find each other; absent, one process on each node that is told nothing. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = schema::fixed("distribution", INSTEAD))]
     pub distribution: Option<Distribution>,
     /// Whose exit makes it a success. Cannot be changed.
     #[serde(default)]
+    #[x_kube(validation = schema::fixed("successPolicy", INSTEAD))]
     pub success_policy: SuccessPolicy,
     /// Longest time of one attempt, from its start: from 1s to 87600h. Cannot be changed.
     #[serde(default = "default_wall_clock")]
-    #[x_kube(validation = schema::between("1s", "87600h"))]
+    #[x_kube(
+        validation = schema::fixed("maxWallClockTime", INSTEAD),
+        validation = schema::at_creation(schema::between("1s", "87600h"))
+    )]
     pub max_wall_clock_time: Duration,
     /// How often it is tried again. Cannot be changed.
     #[serde(default)]
+    #[x_kube(validation = schema::fixed("retries", INSTEAD))]
     pub retries: Retries,
     /// How long nodes may be bought for it that wait for the rest: from 1s to 87600h. Then they are given back and the
     /// Run is held for a while. Cannot be changed.
     #[serde(default = "default_gang_timeout")]
-    #[x_kube(validation = schema::between("1s", "87600h"))]
+    #[x_kube(
+        validation = schema::fixed("gangTimeout", INSTEAD),
+        validation = schema::at_creation(schema::between("1s", "87600h"))
+    )]
     pub gang_timeout: Duration,
     /// True stops the attempt, or keeps it from starting, until false again. It keeps its place and costs no retry.
     #[serde(default)]
@@ -132,6 +142,7 @@ pub struct RunSpec {
     pub cancel: bool,
     /// Additions to its pods. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = schema::fixed("podTemplate", INSTEAD))]
     pub pod_template: Option<PodTemplate>,
 }
 

@@ -115,35 +115,44 @@ pub fn words(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// A rule for the struct that holds `field`: it may be neither added nor removed nor changed.
-///
-/// It stands on the holder because a rule on the field itself is not evaluated when the field comes or goes.
-pub fn immutable(field: &str, instead: &str) -> Rule {
-    Rule::new(format!(
-        "has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
-    ))
-    .message(format!("{field} cannot be changed: {instead}").as_str())
-    .field_path(format!(".{field}"))
-    .reason(Reason::FieldValueForbidden)
-}
+// Rules are evaluated with every write of an object, one of its status included, and they are a good part of what such a
+// write costs the API server: for each `self.field` it copies the table of all fields beside it. So rules look at as few
+// fields as they can.
 
-/// The same for a field that is always there, being required or having a default: only its value can change.
-pub fn fixed(field: &str, instead: &str) -> Rule {
-    Rule::new(format!("self.{field} == oldSelf.{field}"))
+/// A rule for the struct that holds `field`: it may be neither added nor removed. Goes with [`fixed`] on the field itself,
+/// which is not evaluated when the field comes or goes.
+pub fn stays(field: &str, instead: &str) -> Rule {
+    Rule::new(format!("has(self.{field}) == has(oldSelf.{field})"))
         .message(format!("{field} cannot be changed: {instead}").as_str())
         .field_path(format!(".{field}"))
         .reason(Reason::FieldValueForbidden)
 }
 
+/// A rule for a field: its value cannot be changed.
+pub fn fixed(field: &str, instead: &str) -> Rule {
+    Rule::new("self == oldSelf")
+        .message(format!("{field} cannot be changed: {instead}").as_str())
+        .reason(Reason::FieldValueForbidden)
+}
+
+/// A rule about fields that cannot be changed: what was true when the object was made stays true, and is not evaluated
+/// again.
+pub fn at_creation(rule: Rule) -> Rule {
+    let text = format!("oldSelf.hasValue() || ({})", rule.rule);
+    Rule { rule: text, ..rule }.optional_old_self(true)
+}
+
 /// A rule for the root of a Cluster or a Run: its name, from which other names are made.
 pub fn short_name(kind: &str) -> Rule {
-    Rule::new(format!("self.metadata.name.matches('{NAME_PATTERN}') && size(self.metadata.name) <= 40")).message(
+    let rule =
+        Rule::new(format!("self.metadata.name.matches('{NAME_PATTERN}') && size(self.metadata.name) <= 40"));
+    at_creation(rule.message(
         format!(
             "the name of a {kind} must start with a letter, end with a letter or digit, have only lower-case letters, \
              digits and '-', and at most 40 characters: hostnames are made from it"
         )
         .as_str(),
-    )
+    ))
 }
 
 /// A rule for a duration that must lie between two others, both in words the reader would write.

@@ -82,6 +82,25 @@ fn pair(schema: &Value, now: &mut Value, before: &mut Value) {
     }
 }
 
+/// The validator does not know `optionalOldSelf`. Rules for the creation only are evaluated with every change here, which
+/// must make no difference: they are about fields that cannot be changed.
+fn without_optional_old_self(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            if fields.remove("optionalOldSelf").is_some() {
+                let rule = fields["rule"].as_str().unwrap();
+                let inner =
+                    rule.strip_prefix("oldSelf.hasValue() || (").and_then(|rule| rule.strip_suffix(')'));
+                let inner = inner.expect("made by at_creation").to_owned();
+                fields.insert("rule".to_owned(), inner.into());
+            }
+            fields.values_mut().for_each(without_optional_old_self);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_optional_old_self),
+        _ => {}
+    }
+}
+
 /// The rules of one kind, compiled once.
 struct Rules {
     schema: Value,
@@ -91,7 +110,9 @@ struct Rules {
 
 impl Rules {
     fn of(schema: &Value) -> Self {
-        Self { schema: schema.clone(), compiled: compile_schema(schema), validator: Validator::new() }
+        let mut schema = schema.clone();
+        without_optional_old_self(&mut schema);
+        Self { compiled: compile_schema(&schema), schema, validator: Validator::new() }
     }
 
     /// The messages with which the rules refuse this object, or this change.

@@ -1,9 +1,11 @@
 //! Runs submitted at once, on as many machines that wait for them, until all of their pods run.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
+use kube::ResourceExt as _;
 use kube::api::{WatchEvent, WatchParams};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -51,7 +53,7 @@ pub async fn measure(
     // The API server picks out the runs that run, so this watch brings one event for each and no other.
     let selection = WatchParams::default().fields("status.phase=Running").timeout(LIMIT);
     let api = pool.runs();
-    let mut running = std::pin::pin!(api.watch_metadata(&selection, "0").await?);
+    let mut running = api.watch_metadata(&selection, "0").await?.boxed();
 
     let mark = plane.audit_mark().await?;
     let meter = Meter::read(plane, operator.process())?;
@@ -61,16 +63,23 @@ pub async fn measure(
         Ok::<_, anyhow::Error>(start.elapsed())
     };
     let wait = async {
-        let mut seen = Vec::with_capacity(runs);
+        let mut seen = HashMap::with_capacity(runs);
         while seen.len() < runs {
-            match running.try_next().await?.context("the watch ended before all runs were running")? {
-                WatchEvent::Added(_) => seen.push(start.elapsed()),
-                WatchEvent::Deleted(run) => bail!("Run {:?} does not run any more", run.metadata.name),
-                WatchEvent::Error(error) => bail!("watching: {error:?}"),
-                WatchEvent::Modified(_) | WatchEvent::Bookmark(_) => {}
+            match running.try_next().await? {
+                Some(WatchEvent::Added(run)) => {
+                    seen.entry(run.name_any()).or_insert_with(|| start.elapsed());
+                }
+                Some(WatchEvent::Deleted(run)) => bail!("Run {:?} does not run any more", run.metadata.name),
+                Some(WatchEvent::Modified(_) | WatchEvent::Bookmark(_)) => {}
+                // An API server ends a watch when it likes; a new one begins with all that run by now.
+                Some(WatchEvent::Error(_)) | None => {
+                    running = api.watch_metadata(&selection, "0").await?.boxed();
+                }
             }
         }
-        Ok(seen)
+        let mut times: Vec<Duration> = seen.into_values().collect();
+        times.sort_unstable();
+        Ok(times)
     };
     let both = async { tokio::try_join!(submit, wait) };
     let outcome = timeout(Duration::from_secs(u64::from(LIMIT) - 10), both).await;
