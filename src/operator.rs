@@ -106,6 +106,7 @@ fn start(context: &Context, tasks: &mut Tasks) {
         tasks,
         readiness,
         metrics,
+        concurrency: settings.concurrency(ControllerName::Node),
     });
     let token = tasks.token();
     tasks.spawn("node controller", nodes.run(token));

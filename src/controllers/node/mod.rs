@@ -46,9 +46,6 @@ use crate::{
     },
 };
 
-/// Clusters worked on at a time. A reconcile waits on the API server, not on the processor.
-const CONCURRENCY: usize = 8;
-
 /// How long engines have to fill their caches before work starts without them: a list takes a second at most.
 const ENGINES_WITHIN: Duration = Duration::from_secs(5);
 /// How often that is looked for; no request is made.
@@ -82,6 +79,8 @@ pub struct Setup<'a> {
     pub readiness: &'a Readiness,
     /// Where all is counted.
     pub metrics: &'a Metrics,
+    /// Clusters worked on at a time. A reconcile waits on the API server, not on the processor.
+    pub concurrency: usize,
 }
 
 /// The controller, its watches started.
@@ -99,8 +98,8 @@ pub struct NodeController {
 impl NodeController {
     /// Starts the watches. Any replica may; only the leader calls [`NodeController::run`].
     pub fn start(setup: Setup<'_>) -> Arc<Self> {
-        let Setup { client, clock, engines, events, tasks, readiness, metrics } = setup;
-        let queue = Queue::new(ControllerName::Node, Arc::clone(&clock), CONCURRENCY, metrics.clone());
+        let Setup { client, clock, engines, events, tasks, readiness, metrics, concurrency } = setup;
+        let queue = Queue::new(ControllerName::Node, Arc::clone(&clock), concurrency, metrics.clone());
 
         let trigger = queue.clone();
         let nodes =

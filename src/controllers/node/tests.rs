@@ -83,6 +83,7 @@ impl Lab {
             tasks: &mut tasks,
             readiness: &Readiness::default(),
             metrics: &metrics,
+            concurrency: 8,
         });
         let token = tasks.token();
         tasks.spawn("node controller", controller.run(token));

@@ -138,6 +138,8 @@ impl Controller {
             }
             last = format!("{:?}", decision.steps.first());
             execute::execute(&self.executor, decision.steps, &mut seen).await?;
+            // An attempt that this round has ended makes it a question again.
+            observe::look_at_pool(&self.caches, &mut seen);
         }
         last.truncate(last.floor_char_boundary(200));
         Err(Error::Restless { run: key.clone(), step: last })

@@ -238,6 +238,15 @@ pub fn observe(caches: &Caches, memory: &Memory, key: &ObjectKey, now: Timestamp
     }
 }
 
+/// Where the Run wants to run, once it is asked for: [`pool_of`] looks only while no attempt is live.
+pub fn look_at_pool(caches: &Caches, seen: &mut Observed) {
+    if let Subject::Live { run, .. } = &seen.subject
+        && seen.pool.cluster.is_none()
+    {
+        seen.pool = pool_of(caches, &seen.key, run).unwrap_or_default();
+    }
+}
+
 /// The Run as the subject of decisions.
 pub fn live(run: Arc<Run>) -> Subject {
     match RunFacts::of(Run::clone(&run)) {

@@ -8,7 +8,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIGroup, APIResourceList};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIGroup, APIGroupList, APIResourceList};
 use kube::{
     Client,
     core::{ApiResource, GroupVersionKind},
@@ -38,7 +38,11 @@ impl Discovery {
 
     /// Whether NodeClaims are served now.
     pub(super) async fn serves_claims(&self) -> Result<bool, kubernetes::Error> {
-        let served = self.resources("karpenter.sh/v1").await?.iter().any(|(_, kind)| kind == "NodeClaim");
+        let served = match self.discover::<APIResourceList>("/apis/karpenter.sh/v1").await? {
+            Some(list) => list.resources.iter().any(|resource| resource.kind == "NodeClaim"),
+            // Whoever answers 404 to everything does not know the list of groups either.
+            None => self.lists_version("karpenter.sh", "karpenter.sh/v1").await?,
+        };
         *self.last() = Some((self.clock.now(), served));
         Ok(served)
     }
@@ -76,6 +80,13 @@ impl Discovery {
         Ok(None)
     }
 
+    /// Whether the list of all groups, which every API server has, has this version of this group.
+    async fn lists_version(&self, group: &str, group_version: &str) -> Result<bool, kubernetes::Error> {
+        let all = self.ask::<APIGroupList>("/apis").await?;
+        let mut versions = all.groups.iter().filter(|one| one.name == group).flat_map(|one| &one.versions);
+        Ok(versions.any(|version| version.group_version == group_version))
+    }
+
     /// Plural and kind of all types of a version, subresources left out; none when it is not served.
     async fn resources(&self, group_version: &str) -> Result<Vec<(String, String)>, kubernetes::Error> {
         let found = self.discover::<APIResourceList>(&format!("/apis/{group_version}")).await?;
@@ -90,17 +101,19 @@ impl Discovery {
         &self,
         path: &str,
     ) -> Result<Option<T>, kubernetes::Error> {
+        match self.ask(path).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn ask<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, kubernetes::Error> {
         let failed = |source| kubernetes::Error::request(Verb::Get, path, source);
         let request = http::Request::get(path)
             .body(Vec::new())
             .map_err(|source| failed(kube::Error::HttpError(source)))?;
-        match self.client.request::<T>(request).await {
-            Ok(found) => Ok(Some(found)),
-            Err(source) => {
-                let error = failed(source);
-                if error.kind() == ErrorKind::NotFound { Ok(None) } else { Err(error) }
-            }
-        }
+        self.client.request::<T>(request).await.map_err(failed)
     }
 
     fn last(&self) -> std::sync::MutexGuard<'_, Option<(Timestamp, bool)>> {

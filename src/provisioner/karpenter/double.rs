@@ -383,6 +383,19 @@ impl Service<Request<Body>> for Discovering {
                 Ok(Response::builder().status(404).body(body)?)
             });
         }
+        if path == "/apis" {
+            // Every API server has the list of groups.
+            let mut groups =
+                vec![json!({"name": "apps", "versions": [{"groupVersion": "apps/v1", "version": "v1"}]})];
+            if self.server.get::<Installed>("", INSTALLED).is_some() {
+                let version = json!({"groupVersion": "karpenter.sh/v1", "version": "v1"});
+                groups.push(json!({"name": "karpenter.sh", "versions": [version]}));
+            }
+            let body = Full::new(bytes::Bytes::from(json!({"groups": groups}).to_string()));
+            return Box::pin(async {
+                Ok(Response::new(body.map_err(|never| match never {}).boxed_unsync()))
+            });
+        }
         let Some(found) = discovery(path) else { return self.inner.call(request) };
         Box::pin(async move {
             let body = Full::new(bytes::Bytes::from(found.to_string()));

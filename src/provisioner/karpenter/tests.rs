@@ -276,14 +276,21 @@ struct NodePoolSpec {}
 
 #[tokio::test(start_paused = true)]
 async fn a_server_without_karpenter_is_said_to_lack_it() {
-    // No discovery: this is what a server answers about a group it does not have.
+    // Nothing is installed on it.
     let server = FakeServer::new();
-    let engine = Karpenter::new(server.client("engine"), Arc::new(TokioClock::default()));
+    let engine = Karpenter::new(double::client(&server, "engine"), Arc::new(TokioClock::default()));
     let Validity::Refused(refusal) = engine.validate(&the_pool(), &node().spec.engine).await.unwrap() else {
         panic!("usable without Karpenter");
     };
     assert_eq!(refusal.code, RefusalCode::EngineUnavailable);
     assert!(engine.observe(&the_pool()).await.is_err(), "nothing can be said before the watches have listed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_answers_404_to_everything_is_not_one_without_karpenter() {
+    let server = FakeServer::new();
+    let engine = Karpenter::new(server.client("engine"), Arc::new(TokioClock::default()));
+    assert!(engine.validate(&the_pool(), &node().spec.engine).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]

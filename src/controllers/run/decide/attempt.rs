@@ -130,13 +130,6 @@ fn start(
         return ended(draft, attempt, end);
     }
 
-    let answered = conditions::find(&draft.status.conditions, RunCondition::Allocated)
-        .filter(|allocated| allocated.status == ConditionStatus::True)
-        .map_or(case.now, |allocated| allocated.last_transition_time.0);
-    if case.now >= answered + START_PATIENCE {
-        let text = "it could not be started within 10 minutes, so its machines are given back";
-        return ended(draft, attempt, End::plain(AttemptCause::Infrastructure, text));
-    }
     // A pod that somebody deletes before the launch is let go, and made again when it is gone.
     let dying: Vec<Step> = members
         .iter()
@@ -147,13 +140,22 @@ fn start(
     if !dying.is_empty() {
         return Decision::steps(dying);
     }
+    // Where something is still to be waited for, not for ever. An attempt that lacks nothing starts, however late.
+    let out_of_patience = case.now >= answered_at(case, &draft) + START_PATIENCE;
+    let given_up = |draft: Draft| {
+        let text = "it could not be started within 10 minutes, so its machines are given back";
+        ended(draft, attempt, End::plain(AttemptCause::Infrastructure, text))
+    };
     if members.iter().filter_map(|(_, pod)| *pod).any(|pod| pod.deleting) {
-        return draft.write_or_wait(Some(case.now + LOOK_AGAIN));
+        let again = Some(case.now + LOOK_AGAIN);
+        return if out_of_patience { given_up(draft) } else { draft.write_or_wait(again) };
     }
 
     // What the pods are made from: the claim on every node, and that its Node is the one that was allocated.
     let look = |draft: Draft| {
-        if case.seen.nodes_are_live {
+        if case.seen.nodes_are_live && out_of_patience {
+            given_up(draft)
+        } else if case.seen.nodes_are_live {
             draft.write_or_wait(Some(case.now + LOOK_AGAIN))
         } else {
             Decision::steps(vec![Step::ReadNodes])
@@ -188,7 +190,8 @@ fn start(
         .any(|(process, pod)| pod.is_none() && case.has_stranger(&run.pod_name(*process, number)))
     {
         // Told to go already; made anew when it is gone.
-        return draft.write_or_wait(Some(case.now + LOOK_AGAIN));
+        let again = Some(case.now + LOOK_AGAIN);
+        return if out_of_patience { given_up(draft) } else { draft.write_or_wait(again) };
     }
     let mut steps = Vec::new();
     steps.extend(service(case, run, number));
@@ -205,7 +208,7 @@ fn start(
         }
     }
     if !steps.is_empty() {
-        return Decision::steps(steps);
+        return if out_of_patience { given_up(draft) } else { Decision::steps(steps) };
     }
     // All pods are there. The claims above may come from a cache; the launch needs them from the API server, read after
     // the last pod was made. The Run itself needs no read of its own: the write below carries the version that all of
@@ -216,6 +219,13 @@ fn start(
         return Decision::steps(vec![Step::ReadNodes]);
     }
     launch(case, run, draft, number, members)
+}
+
+/// When the attempt was answered.
+fn answered_at(case: &Case<'_>, draft: &Draft) -> jiff::Timestamp {
+    conditions::find(&draft.status.conditions, RunCondition::Allocated)
+        .filter(|allocated| allocated.status == ConditionStatus::True)
+        .map_or(case.now, |allocated| allocated.last_transition_time.0)
 }
 
 /// What makes the names of the attempt's hosts known, where there is more than one. Somebody may delete the Service later.
@@ -255,7 +265,11 @@ fn follow(
         .filter(|pod| pod.gate.is_some() && !pod.deleting)
         .map(|pod| Step::RemoveGate(pod.clone()))
         .collect();
-    steps.extend(service(case, run, attempt.number));
+    // What was refused is tried again with a later look: the processes may have found each other long ago.
+    let is_refused = !case.seen.refusals.is_empty();
+    if !is_refused {
+        steps.extend(service(case, run, attempt.number));
+    }
     if members.iter().any(|(_, pod)| pod.is_none()) {
         let missing = members.iter().filter(|(_, pod)| pod.is_none());
         let expected = missing.map(|(process, _)| run.pod_name(*process, attempt.number)).collect();
@@ -279,7 +293,8 @@ fn follow(
         let text = format!("attempt {}: {} process(es) running", attempt.number, members.len());
         draft.set_phase(RunPhase::Running, RunReason::ContainersRunning, text);
     }
-    draft.write_or_wait(Some(verdict::next_look(case, run, launched, members)))
+    let next_look = verdict::next_look(case, run, launched, members);
+    draft.write_or_wait(Some(if is_refused { next_look.min(case.now + LOOK_AGAIN) } else { next_look }))
 }
 
 fn started(pod: &PodFacts) -> Option<jiff::Timestamp> {
@@ -305,15 +320,24 @@ pub fn free(case: &Case<'_>, mut draft: Draft) -> Decision {
         .filter(|attempt| attempt.cause.is_some() && !attempt.pods_gone)
         .map(|attempt| attempt.number)
         .collect();
-    // Whatever number a pod has: none of a later attempt is made before this one is free.
-    let mut holding = case.own.iter().filter(|pod| !pod.finished && !case.is_on_lost_node(pod)).peekable();
+    // Whatever number a pod has: none of a later attempt is made before this one is free. Whoever owns it by now, too: by
+    // its name it was of this attempt. One that is being deleted and was never placed runs nowhere and never will.
+    let of_these = |pod: &&&PodFacts| pod.attempt.is_none_or(|number| unfreed.contains(&number));
+    let strangers = case.strangers.iter().filter(of_these);
+    let mut holding = case
+        .own
+        .iter()
+        .chain(strangers)
+        .filter(|pod| !pod.finished && !case.is_on_lost_node(pod))
+        .filter(|pod| !(pod.deleting && pod.node_name.is_none()))
+        .peekable();
     if holding.peek().is_some() {
         // A ClusterNode that the cache does not show may be gone, and with it whatever would stop the pod.
         if !case.seen.nodes_are_live && case.has_unknown_node() {
             return Decision::steps(vec![Step::ReadNodes]);
         }
         // A pod that has lost its label goes without any word from the watch.
-        let is_hidden = holding.any(|pod| !pod.labelled);
+        let is_hidden = holding.any(|pod| !pod.labelled || pod.run_uid != case.uid);
         return draft.write_or_wait(is_hidden.then(|| case.now + LOOK_FOR_HIDDEN));
     }
     if !case.seen.pods_are_live {

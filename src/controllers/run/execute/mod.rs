@@ -100,10 +100,10 @@ fn absorb(with: &Executor, seen: &mut Observed, done: Done) {
         Done::Run(Some(run)) => {
             let run = Arc::from(run);
             with.memory.keep_run(&seen.key, &run);
-            seen.subject = observe::live(run);
+            replace_subject(seen, run);
         }
         Done::Read(Some(run)) => {
-            seen.subject = observe::live(Arc::from(run));
+            replace_subject(seen, Arc::from(run));
             seen.subject_is_live = true;
         }
         Done::Run(None) | Done::Read(None) => {
@@ -153,6 +153,23 @@ fn absorb(with: &Executor, seen: &mut Observed, done: Done) {
         }
         Done::Refused(refusal) => seen.refusals.push(refusal),
     }
+}
+
+/// Takes the Run as it is now. What was read live was read for the Run as it was: a newer one may have ended its attempt
+/// since, or have other nodes.
+fn replace_subject(seen: &mut Observed, run: Arc<Run>) {
+    let is_same = match &seen.subject {
+        Subject::Live { run: held, .. } => {
+            held.metadata.uid == run.metadata.uid
+                && held.metadata.resource_version == run.metadata.resource_version
+        }
+        Subject::Over(_) | Subject::Unseen | Subject::Gone => false,
+    };
+    if !is_same {
+        seen.pods_are_live = false;
+        seen.nodes_are_live = false;
+    }
+    seen.subject = observe::live(run);
 }
 
 fn keep_pod(with: &Executor, seen: &mut Observed, pod: PodFacts, leaving: bool) {

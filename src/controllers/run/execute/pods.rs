@@ -12,7 +12,7 @@ use super::refusal::{refusal, refused};
 use super::{AT_ONCE, Done, Hands, is_of_earlier_run, is_owned_by, removal};
 use crate::controllers::run::facts::PodFacts;
 use crate::controllers::run::observe::{Refusal, Refused, Rehearsal};
-use crate::kubernetes::apply::{self, Creation, DeleteIf, Deletion, PatchIf};
+use crate::kubernetes::apply::{self, Creation, DeleteIf, Deletion, PatchIf, Seen};
 use crate::kubernetes::error::{Error, ErrorKind};
 use crate::kubernetes::read::{self, Selection};
 
@@ -151,10 +151,12 @@ impl Hands {
         let name = pod.seen.name.clone();
         if release && let Some(operations) = removal(&pod.finalizers, Finalizer::RunPod) {
             match apply::patch(&self.pods, &pod.seen, PatchIf::SameObject, operations).await {
-                Ok(released) => match PodFacts::of(&released) {
-                    Some(facts) => pod = facts,
-                    None => return Ok(Done::PodGone(name)),
-                },
+                // Whatever its labels say by now, it is the same pod.
+                Ok(released) => {
+                    pod.seen = Seen::of(&released)?;
+                    pod.finalizers.retain(|one| one != Finalizer::RunPod.as_str());
+                    pod.deleting |= released.metadata.deletion_timestamp.is_some();
+                }
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Done::PodGone(name)),
                 Err(error) => return Err(error),
             }

@@ -44,8 +44,18 @@ impl Hands {
             }));
         }
         let selector = service::selector(&id, attempt);
-        if existing.spec.as_ref().and_then(|spec| spec.selector.as_ref()) != Some(&selector) {
-            let operations = json!([{"op": "add", "path": "/spec/selector", "value": selector}]);
+        let selects = existing.spec.as_ref().and_then(|spec| spec.selector.as_ref()) == Some(&selector);
+        let wanted_labels = wanted.metadata.labels.unwrap_or_default();
+        // Without its label the watch does not show it.
+        let is_labelled =
+            wanted_labels.iter().all(|(name, value)| existing.labels().get(name) == Some(value));
+        if !selects || !is_labelled {
+            let labels = existing.labels().clone().into_iter().chain(wanted_labels);
+            let labels: std::collections::BTreeMap<_, _> = labels.collect();
+            let operations = json!([
+                {"op": "add", "path": "/spec/selector", "value": selector},
+                {"op": "add", "path": "/metadata/labels", "value": labels},
+            ]);
             // On the version just read: a process that slept must not turn the Service back to an earlier attempt.
             apply::patch(&self.services, &Seen::of(&existing)?, PatchIf::Unchanged, operations).await?;
         }

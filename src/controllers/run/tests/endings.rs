@@ -255,6 +255,38 @@ async fn an_attempt_whose_pods_cannot_be_made_gives_its_machines_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_attempt_that_lacks_nothing_starts_however_long_the_operator_was_down() {
+    let world = World::with_nodes(1);
+    let process = world.start("one");
+    world.submit("r1", &json!({"retries": {"infrastructure": 0}}));
+    world.settle().await;
+    let looks = Matching::any().verb(Verb::Get).resource("clusternodes");
+    let gate = world.server.pause(looks, When::Before);
+    world.allocate("r1", &["n0"]);
+    world.settle().await;
+    gate.reached().await;
+    drop(process);
+    gate.release();
+    world.pass(Duration::from_mins(30)).await;
+    assert_eq!((world.last_attempt("r1").launched, world.pods().len()), (None, 1));
+    let _process = world.start("two");
+    world.play().await;
+    assert_eq!((world.phase("r1"), world.status("r1").attempts.len()), (RunPhase::Running, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_attempt_whose_pods_are_gone_at_once_misses_no_cluster() {
+    let world = World::with_nodes(1);
+    let _process = world.start("one");
+    world.running("r1", &json!({"retries": {"user": 1}})).await;
+    world.server.forget_requests();
+    world.exit("r1-worker-0", 1);
+    world.settle().await;
+    assert_eq!((world.phase("r1"), world.reason("r1")), (RunPhase::Queued, Some(RunReason::RetryUser)));
+    assert_eq!(world.writes("one").iter().filter(|one| *one == "Patch runs/status").count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_finished_run_has_no_place_in_the_queue() {
     let world = World::with_nodes(0);
     let _process = world.start("one");

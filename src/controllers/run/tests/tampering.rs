@@ -8,7 +8,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use trainyard_api::Run;
 use trainyard_api::run_status::{AttemptCause, RunPhase};
-use trainyard_fake_apiserver::FakeServer;
+use trainyard_fake_apiserver::{FakeServer, Matching, Verb, When};
 
 use super::world::{NAMESPACE, World, benchmark_run};
 
@@ -184,4 +184,87 @@ async fn a_service_that_somebody_deletes_is_made_again() {
     world.settle().await;
     assert_eq!(world.server.list::<Service>().len(), 1);
     assert_eq!(world.phase("r1"), RunPhase::Running);
+}
+
+/// Everything by which a pod is found but its name, and our finalizer.
+fn disown(pod: &mut Value) {
+    pod["metadata"]["labels"] = json!({});
+    pod["metadata"].as_object_mut().expect("metadata").remove("ownerReferences");
+}
+
+fn give_to_another_run(pod: &mut Value) {
+    pod["metadata"]["ownerReferences"][0]["uid"] = json!("another-uid");
+}
+
+#[rstest]
+#[case::without_labels_and_owner(disown)]
+#[case::of_another_run(give_to_another_run)]
+#[tokio::test(start_paused = true)]
+async fn a_running_pod_that_nobody_owns_any_more_is_stopped_before_its_node_is_given_away(
+    #[case] change: fn(&mut Value),
+) {
+    // Without the garbage collector, which would delete a pod whose owner is not there.
+    let world = World::over(FakeServer::new().stopping_pods_gracefully(), 2);
+    let _process = world.start("one");
+    world.running("r1", &json!({"nodeCount": 2})).await;
+    world.edit_pod("r1-worker-1", change);
+    for _ in 0..4 {
+        world.settle().await;
+        let first: Option<Pod> = world.server.get(NAMESPACE, "r1-worker-1");
+        let status = world.status("r1");
+        assert!(first.is_none() || !status.attempts[0].pods_gone, "{status:#?}");
+        assert!(first.is_none_or(|pod| pod.metadata.deletion_timestamp.is_some()));
+    }
+    for _ in 0..3 {
+        world.play().await;
+        world.pass(Duration::from_secs(6)).await;
+    }
+    assert_eq!((world.phase("r1"), world.status("r1").attempts.len()), (RunPhase::Running, 2));
+    assert!(world.server.get::<Pod>(NAMESPACE, "r1-worker-1").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_refused_while_the_run_runs_is_asked_for_seldom_and_the_run_goes_on() {
+    let world = World::with_nodes(1);
+    let _process = world.start("one");
+    world.running("r1", &benchmark_run()).await;
+    world.pass(Duration::from_secs(30)).await;
+    world.server.delete::<Service>(NAMESPACE, "r1");
+    let foreign: Service = serde_json::from_value(json!({
+        "metadata": {"name": "r1", "namespace": NAMESPACE}, "spec": {"clusterIP": "None"},
+    }))
+    .expect("a Service");
+    world.server.put(&foreign);
+    world.server.forget_requests();
+    world.pass(Duration::from_mins(2)).await;
+    let asked = world.count(&Matching::any().verb(Verb::Create).resource("services"));
+    assert!((2..=8).contains(&asked), "{asked}");
+    world.exit("r1-worker-0", 0);
+    world.exit("r1-worker-1", 0);
+    world.settle().await;
+    assert_eq!(world.cause("r1"), Some(AttemptCause::Succeeded));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gated_pod_that_somebody_holds_does_not_hold_the_machines() {
+    let world = World::with_nodes(1);
+    let _process = world.start("one");
+    world.submit("r1", &json!({}));
+    world.settle().await;
+    // The claim is missing, so the pod stays gated.
+    let gate = world.server.pause(Matching::any().verb(Verb::Get).resource("clusternodes"), When::Before);
+    world.allocate("r1", &["n0"]);
+    world.settle().await;
+    gate.reached().await;
+    world.edit_pod("r1-worker-0", |pod| {
+        pod["metadata"]["finalizers"] = json!(["example.com/mine", "trainyard.dev/run-pod"])
+    });
+    world.server.delete::<Pod>(NAMESPACE, "r1-worker-0");
+    world.edit_run("r1", |run| run.spec.cancel = true);
+    gate.release();
+    world.pass(Duration::from_secs(30)).await;
+    assert_eq!(world.phase("r1"), RunPhase::Canceled, "{:#?}", world.status("r1"));
+    world.cluster_turn();
+    let held: Pod = world.server.get(NAMESPACE, "r1-worker-0").expect("it is held");
+    assert_eq!(held.finalizers(), ["example.com/mine"]);
 }
