@@ -257,7 +257,7 @@ async fn a_gated_pod_that_somebody_holds_does_not_hold_the_machines() {
     world.settle().await;
     gate.reached().await;
     world.edit_pod("r1-worker-0", |pod| {
-        pod["metadata"]["finalizers"] = json!(["example.com/mine", "trainyard.dev/run-pod"])
+        pod["metadata"]["finalizers"] = json!(["example.com/mine", "trainyard.dev/run-pod"]);
     });
     world.server.delete::<Pod>(NAMESPACE, "r1-worker-0");
     world.edit_run("r1", |run| run.spec.cancel = true);
