@@ -92,8 +92,8 @@ const USED: [(&str, &str, &str); 23] = [
     ("trainyard.dev", "vmsizes/status", "patch"),
     // Gates and finalizers are patches; a rehearsal is a create.
     ("", "pods", "get list watch create patch delete"),
-    // One that is there already is read and pointed at the new attempt; it goes with its Run, by its owner.
-    ("", "services", "get create patch"),
+    // One that is there already is read and pointed at the new attempt; one of an earlier Run of the name is deleted.
+    ("", "services", "get list watch create patch delete"),
     // Cordoned, and deleted when they belong to no ClusterNode.
     ("", "nodes", "get list watch patch delete"),
     ("apps", "daemonsets", "list watch"),
