@@ -56,7 +56,10 @@ async fn measure(runs: usize, repeat: usize, losses: usize, details: bool) -> Re
         operator = Operator::start_with(&plane, 0, &OPERATOR_ARGUMENTS).await?;
         pool.wait_until_idle().await?;
         eprintln!("{runs} runs, {number} of {repeat}");
-        taken.push(submission::measure(&plane, &operator, &pool, &format!("r{number}")).await?);
+        let one = submission::measure(&plane, &operator, &pool, &format!("r{number}")).await?;
+        // At once: what follows takes longer than the measurement, and may fail.
+        eprintln!("{}", print::submissions(std::slice::from_ref(&one), false));
+        taken.push(one);
         pool.empty().await?;
     }
     println!("{}", print::submissions(&taken, details));
