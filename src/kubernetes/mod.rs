@@ -22,6 +22,7 @@ pub mod events;
 pub mod key;
 pub mod leader;
 pub mod read;
+pub mod version;
 pub mod watch;
 pub mod workqueue;
 

@@ -13,6 +13,7 @@ use trainyard_model::snapshot::{node::LightNode, run::LightRun};
 use trainyard_planner::Occupied;
 
 use crate::kubernetes::key::ObjectKey;
+use crate::kubernetes::version::order;
 
 /// Longest time an object that this process created is believed in without the watch showing it and without a look at
 /// the API server: longer than a watch lags as a rule, and short enough that an object that was deleted at once is not
@@ -51,12 +52,6 @@ struct Met {
 /// What memory can hold: an object with a version.
 trait Versioned {
     fn version(&self) -> u64;
-}
-
-/// Resource versions are opaque by contract of old; Kubernetes made their order as integers part of the API (KEP-5504).
-/// One that is no integer counts as oldest: the cache is then believed.
-fn order(version: &str) -> u64 {
-    version.parse().unwrap_or(0)
 }
 
 impl Versioned for LightNode {

@@ -206,14 +206,15 @@ async fn scope(
             catalogue: catalogue.as_ref(),
         })
     };
-    // The snapshot has the nodes in the order they were given in.
-    for (planned, node) in snapshot.nodes.iter_mut().zip(&nodes) {
-        planned.occupied = context.memory.occupied(node);
+    let nodes: BTreeMap<String, Arc<LightNode>> =
+        nodes.into_iter().map(|node| (node.name.clone(), node)).collect();
+    for planned in &mut snapshot.nodes {
+        planned.occupied = nodes.get(&planned.name.0).and_then(|node| context.memory.occupied(node));
     }
     Scope {
         key: key.clone(),
         cluster,
-        nodes: nodes.into_iter().map(|node| (node.name.clone(), node)).collect(),
+        nodes,
         runs: runs.into_iter().map(|run| (run.id.uid.clone(), run)).collect(),
         catalogue,
         snapshot,

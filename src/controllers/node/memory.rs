@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use trainyard_api::ClusterNode;
 
 use super::ClusterUid;
+use crate::kubernetes::version::order;
 
 /// Memories by Cluster.
 #[derive(Default)]
@@ -55,10 +56,8 @@ impl PoolMemory {
     }
 }
 
-/// Kubernetes made the order of resource versions as integers part of its API (KEP-5504). One that is no integer counts
-/// as oldest: the cache is then believed.
 fn version(node: &ClusterNode) -> u64 {
-    node.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+    node.metadata.resource_version.as_deref().map_or(0, order)
 }
 
 impl Memory {

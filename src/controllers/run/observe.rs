@@ -17,6 +17,7 @@ use super::facts::{ClusterFacts, NodeFacts, PodFacts, RunFacts, ServiceFacts, Si
 use super::memory::{BELIEVED, Memory, Remembered};
 use crate::kubernetes::cache::Cache;
 use crate::kubernetes::key::ObjectKey;
+use crate::kubernetes::version::order;
 
 /// The caches of the run controller.
 #[derive(Clone, Debug)]
@@ -181,7 +182,7 @@ pub fn observe(caches: &Caches, memory: &Memory, key: &ObjectKey, now: Timestamp
         .map(|pod| (pod.seen.name.clone(), PodFacts::clone(&pod)))
         .collect();
     remembered.pods.retain(|name, kept| match pods.get(name) {
-        Some(shown) => version(&shown.seen.resource_version) < version(&kept.pod.seen.resource_version),
+        Some(shown) => order(&shown.seen.resource_version) < order(&kept.pod.seen.resource_version),
         None => !kept.leaving && now.duration_since(kept.since) < BELIEVED,
     });
     pods.extend(remembered.pods.iter().map(|(name, kept)| (name.clone(), kept.pod.clone())));
@@ -258,15 +259,9 @@ pub fn live(run: Arc<Run>) -> Subject {
     }
 }
 
-/// Versions of one object are compared as numbers, which API servers promise (KEP-5504). Should one not keep that, an
-/// answer of our own write is thought older than it is, and the next write meets a conflict.
 fn is_newer(run: &Run, cached: &RunFacts) -> bool {
     run.metadata.uid.as_ref() == Some(&cached.seen.uid)
-        && run.metadata.resource_version.as_deref().and_then(version) > version(&cached.seen.resource_version)
-}
-
-fn version(text: &str) -> Option<u64> {
-    text.parse().ok()
+        && run.metadata.resource_version.as_deref().map_or(0, order) > order(&cached.seen.resource_version)
 }
 
 fn nodes_of(caches: &Caches, run: &Run) -> BTreeMap<String, NodeFacts> {

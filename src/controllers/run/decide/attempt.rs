@@ -134,8 +134,8 @@ fn start(
     let dying: Vec<Step> = members
         .iter()
         .filter_map(|(_, pod)| *pod)
-        .filter(|pod| (pod.deleting || pod.finished) && (pod.has_finalizer() || !pod.deleting))
-        .map(|pod| Step::StopPod { pod: pod.clone(), release: pod.has_finalizer(), delete: !pod.deleting })
+        .filter(|pod| pod.deleting || pod.finished)
+        .filter_map(|pod| Step::stop(pod, true))
         .collect();
     if !dying.is_empty() {
         return Decision::steps(dying);

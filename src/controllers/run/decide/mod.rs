@@ -98,6 +98,14 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// What lets a pod go, and makes it go if it shall; none when nothing is left to be done for that.
+    pub fn stop(pod: &PodFacts, shall_go: bool) -> Option<Self> {
+        let (release, delete) = (pod.has_finalizer(), shall_go && !pod.deleting);
+        (release || delete).then(|| Self::StopPod { pod: pod.clone(), release, delete })
+    }
+}
+
 impl Decision {
     /// Do these, then ask again.
     pub fn steps(steps: Vec<Step>) -> Self {
@@ -148,12 +156,9 @@ fn live(
     let case = Case { seen, run, valid, uid: &uid, own: &own, strangers: &strangers, now };
 
     // Pods of ended attempts are let go on sight, whatever else there is to do.
-    let mut steps = stops(own.iter().copied().filter(|pod| case.standing(pod) == Standing::Ended));
-    steps.extend(once_seen_live(
-        seen,
-        stops(own.iter().copied().filter(|pod| case.standing(pod) == Standing::Unrecorded)),
-    ));
-    steps.extend(once_seen_live(seen, removals(&strangers)));
+    let mut steps = stops(case.pods_standing(Standing::Ended));
+    let doubtful = [stops(case.pods_standing(Standing::Unrecorded)), removals(&strangers)].concat();
+    steps.extend(once_seen_live(seen, doubtful));
     if !steps.is_empty() {
         return Decision::steps(steps);
     }
@@ -221,6 +226,11 @@ impl Case<'_> {
         }
     }
 
+    /// Its pods of attempts of which this is recorded.
+    fn pods_standing(&self, standing: Standing) -> impl Iterator<Item = &PodFacts> {
+        self.own.iter().copied().filter(move |pod| self.standing(pod) == standing)
+    }
+
     /// Whether a pod of an earlier Run of its name has this name.
     pub fn has_stranger(&self, pod: &str) -> bool {
         self.strangers.iter().any(|stranger| stranger.seen.name == pod)
@@ -269,22 +279,12 @@ fn once_seen_live(seen: &Observed, steps: Vec<Step>) -> Vec<Step> {
 
 /// What removes pods of an earlier Run of the name: finished ones, too, because they have names that are needed.
 fn removals(strangers: &[&PodFacts]) -> Vec<Step> {
-    let there = strangers.iter().filter(|pod| !pod.deleting || pod.has_finalizer());
-    there
-        .map(|pod| {
-            let pod = PodFacts::clone(pod);
-            Step::StopPod { release: pod.has_finalizer(), delete: !pod.deleting, pod }
-        })
-        .collect()
+    strangers.iter().filter_map(|pod| Step::stop(pod, true)).collect()
 }
 
 /// What lets these pods go: finished ones lose our finalizer and stay, the others are deleted, too.
 fn stops<'a>(pods: impl Iterator<Item = &'a PodFacts>) -> Vec<Step> {
-    pods.filter_map(|pod| {
-        let (release, delete) = (pod.has_finalizer(), !pod.finished && !pod.deleting);
-        (release || delete).then(|| Step::StopPod { pod: pod.clone(), release, delete })
-    })
-    .collect()
+    pods.filter_map(|pod| Step::stop(pod, !pod.finished)).collect()
 }
 
 #[cfg(test)]
