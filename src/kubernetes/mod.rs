@@ -11,7 +11,7 @@
 //! * [`backoff`]: how long a failing object must wait.
 //! * [`events`]: Events for people.
 //! * [`leader`]: the lease that lets one process act.
-//! * [`watch`], [`cache`], [`key`]: caches that follow the API server and tell who changed.
+//! * [`watch`], [`cache`], [`key`], [`version`]: caches that follow the API server and tell who changed.
 
 pub mod apply;
 pub mod backoff;
