@@ -18,6 +18,11 @@ pub fn clip(text: &str, max: usize) -> String {
     format!("{kept}...")
 }
 
+/// `: words`, or nothing where nobody said why.
+pub fn because(words: &str) -> String {
+    if words.is_empty() { String::new() } else { format!(": {words}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -70,8 +70,7 @@ pub fn cluster_status(
 fn health(report: &PoolReport, refusal: Option<&Refusal>) -> (PoolHealth, String) {
     match refusal {
         Some(refusal) if report.current_nodes == 0 && report.health != PoolHealth::Deleting => {
-            let why = Some(refusal.message.as_str()).filter(|why| !why.is_empty());
-            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+            let why = text::because(&refusal.message);
             (PoolHealth::Blocked, format!("no nodes can be asked for ({}){why}", refusal.code))
         }
         _ => (report.health, report.message.clone()),

@@ -373,11 +373,6 @@ impl<'a> Look<'a> {
     }
 }
 
-/// `: words`, or nothing where nobody said why.
-fn because(words: &str) -> String {
-    if words.is_empty() { String::new() } else { format!(": {words}") }
-}
-
 fn minutes(limit: SignedDuration) -> String {
     format!("{} minutes", limit.as_mins())
 }

@@ -5,9 +5,10 @@ use trainyard_api::{
     capacity::Capacity,
     cluster_node::{NodeReason, NodeState},
     conditions::{self, ClusterNodeCondition},
+    text::because,
 };
 
-use super::{Look, Verdict, because, minutes};
+use super::{Look, Verdict, minutes};
 use crate::node::{
     daemons, limits,
     seen::NodeFacts,

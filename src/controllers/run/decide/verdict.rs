@@ -215,7 +215,7 @@ fn failure(pod: &PodFacts) -> Option<(Option<Timestamp>, End)> {
     match &pod.progress {
         Progress::Exited { code: 0, .. } | Progress::Running { .. } | Progress::Waiting { .. } => None,
         Progress::Exited { code, reason, message, finished, .. } => {
-            let because = if message.is_empty() { String::new() } else { format!(": {message}") };
+            let because = trainyard_api::text::because(message);
             let text = if reason == "OOMKilled" {
                 format!("pod {name} used more memory than its share of the node and was killed{because}")
             } else {
