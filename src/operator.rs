@@ -24,7 +24,7 @@ use crate::{
     tasks::{Fault, Tasks},
     telemetry::{
         metrics::{ControllerName, Metrics},
-        readiness::Readiness,
+        readiness::{Gate, Readiness},
         server::{self, ServerError, Shown},
         shutdown,
     },
@@ -77,20 +77,33 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     shutdown::on_signals(shutdown.clone()).map_err(Error::Signals)?;
     let (metrics, readiness) = (Metrics::new(), Readiness::default());
 
-    let listener = server::bind(settings.listen).await?;
-    let address = listener.local_addr().map_err(ServerError::Serve)?;
-    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving health and metrics");
-    let shown = Shown { readiness: readiness.clone(), metrics: metrics.clone() };
-    let serving = server::serve(listener, shown, CancellationToken::new());
-
+    // Clients are made without asking anybody; they connect with their first request.
     let client = client::connect(settings.limits(), metrics.clone()).await?;
     let lease_client = client::connect(settings.limits(), metrics.clone()).await?;
     let clock = Arc::new(SystemClock);
     let context = Context { client, lease_client, clock, metrics, readiness, settings: Arc::new(settings) };
+    // Taken before anything is served: an operator that has no gate yet would call itself ready.
+    let started = first_gate(&context);
+
+    let listener = server::bind(context.settings.listen).await?;
+    let address = listener.local_addr().map_err(ServerError::Serve)?;
+    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving health and metrics");
+    let shown = Shown { readiness: context.readiness.clone(), metrics: context.metrics.clone() };
+    let serving = server::serve(listener, shown, CancellationToken::new());
     tokio::select! {
         served = serving => Ok(served?),
-        acted = act(&context, &shutdown, |tasks| start(&context, tasks)) => acted,
+        acted = act(&context, &shutdown, started, |tasks| start(&context, tasks)) => acted,
     }
+}
+
+/// The gate that stands until every part has taken its own, or until this process knows that another one leads.
+fn first_gate(context: &Context) -> Gate {
+    let settings = &context.settings;
+    if !settings.leader_election {
+        return context.readiness.gate("start");
+    }
+    let candidacy = settings.candidacy(context.client.default_namespace());
+    context.readiness.gate(format!("lease {}/{}", candidacy.namespace, candidacy.name))
 }
 
 /// Starts everything that acts, as `tasks`. Called once this process may act.
@@ -150,16 +163,19 @@ fn start(context: &Context, tasks: &mut Tasks) {
 async fn act(
     context: &Context,
     shutdown: &CancellationToken,
+    mut started: Gate,
     start: impl FnOnce(&mut Tasks),
 ) -> Result<(), Error> {
     let mut tasks = Tasks::new(shutdown.clone());
     if !context.settings.leader_election {
         start(&mut tasks);
+        started.open();
         return Ok(tasks.run().await?);
     }
-    let Some(mut term) = win(context, shutdown).await else { return Ok(()) };
+    let Some(mut term) = win(context, shutdown, &mut started).await else { return Ok(()) };
     context.metrics.set_leading(true);
     start(&mut tasks);
+    started.open();
     // The lease is renewed while tasks finish, too. When it is lost they are dropped where they are.
     tokio::select! {
         biased;
@@ -178,13 +194,12 @@ async fn act(
 }
 
 /// The term that was won, or `None` when a shutdown came first.
-async fn win(context: &Context, shutdown: &CancellationToken) -> Option<Term> {
+async fn win(context: &Context, shutdown: &CancellationToken, standby: &mut Gate) -> Option<Term> {
     let candidacy = context.settings.candidacy(context.client.default_namespace());
-    let seen = context.readiness.gate(format!("lease {}/{}", candidacy.namespace, candidacy.name));
     let election = Election::new(context.lease_client.clone(), candidacy, context.clock.clone());
     tokio::select! {
         () = shutdown.cancelled() => None,
-        term = election.win(seen) => Some(term),
+        term = election.win(standby) => Some(term),
     }
 }
 

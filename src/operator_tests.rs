@@ -31,6 +31,15 @@ fn context(server: &FakeServer, identity: &str, more: &[&str]) -> Context {
     }
 }
 
+/// [`act`], with the gate that [`run`] takes for it.
+async fn acting(
+    context: &Context,
+    shutdown: &CancellationToken,
+    start: impl FnOnce(&mut Tasks),
+) -> Result<(), Error> {
+    act(context, shutdown, first_gate(context), start).await
+}
+
 fn holder(server: &FakeServer) -> Option<String> {
     server.get::<Lease>("system", "trainyard")?.spec?.holder_identity
 }
@@ -58,7 +67,8 @@ async fn a_shutdown_lets_steps_finish_and_then_gives_the_lease_back() {
         sleep(Duration::from_secs(2)).await;
         assert_eq!(holder(&server).as_deref(), Some("one"), "held until the last step is done");
     };
-    let (acted, ()) = tokio::join!(act(&context, &shutdown, |tasks| slow_step(tasks, &finished)), stopping);
+    let (acted, ()) =
+        tokio::join!(acting(&context, &shutdown, |tasks| slow_step(tasks, &finished)), stopping);
     acted.unwrap();
     assert!(finished.load(Ordering::SeqCst));
     assert_eq!(holder(&server).as_deref(), Some(""));
@@ -73,7 +83,7 @@ async fn a_lost_lease_ends_everything_at_once_with_an_error() {
         server.fail(Matching::writes(), Injected::InternalError);
     };
     let start = Instant::now();
-    let (acted, ()) = tokio::join!(act(&context, &shutdown, |tasks| slow_step(tasks, &finished)), failing);
+    let (acted, ()) = tokio::join!(acting(&context, &shutdown, |tasks| slow_step(tasks, &finished)), failing);
     assert!(matches!(acted, Err(Error::Lost(_))), "{acted:?}");
     assert_eq!(start.elapsed(), Duration::from_secs(10));
     sleep(Duration::from_mins(1)).await;
@@ -85,7 +95,7 @@ async fn a_fault_of_a_task_ends_everything_and_leaves_the_lease_to_expire() {
     let (server, shutdown) = (FakeServer::new(), CancellationToken::new());
     let context = context(&server, "one", &[]);
     let broken = |tasks: &mut Tasks| tasks.spawn("broken", async { Err::<(), _>("no schema") });
-    let acted = act(&context, &shutdown, broken).await;
+    let acted = acting(&context, &shutdown, broken).await;
     assert!(matches!(acted, Err(Error::Fault(_))), "{acted:?}");
     assert_eq!(holder(&server).as_deref(), Some("one"));
 }
@@ -101,10 +111,10 @@ async fn a_candidate_starts_nothing_and_stops_when_asked() {
         assert_eq!(second.readiness.pending(), Vec::<String>::new());
         stopped.cancel();
     };
-    let leading = act(&first, &shutdown, |_| {});
+    let leading = acting(&first, &shutdown, |_| {});
     let waiting = async {
         sleep(Duration::from_secs(1)).await;
-        act(&second, &stopped, |_| panic!("a candidate must not act")).await
+        acting(&second, &stopped, |_| panic!("a candidate must not act")).await
     };
     tokio::select! {
         acted = leading => panic!("the leader ended: {acted:?}"),
@@ -118,7 +128,29 @@ async fn without_election_there_is_no_lease() {
     let (server, shutdown, finished) = (FakeServer::new(), CancellationToken::new(), Arc::default());
     let context = context(&server, "one", &["--leader-election", "false"]);
     shutdown.cancel();
-    act(&context, &shutdown, |tasks| slow_step(tasks, &finished)).await.unwrap();
+    acting(&context, &shutdown, |tasks| slow_step(tasks, &finished)).await.unwrap();
     assert!(finished.load(Ordering::SeqCst));
     assert_eq!(server.requests(), []);
+}
+
+/// Between winning the lease and starting the controllers nobody may read "ready".
+#[tokio::test(start_paused = true)]
+async fn the_first_gate_stands_until_every_part_has_taken_its_own() {
+    for election in ["true", "false"] {
+        let server = FakeServer::new();
+        let context = context(&server, "one", &["--leader-election", election]);
+        let mut pending_at_start = Vec::new();
+        let mut watch = None;
+        let shutdown = CancellationToken::new();
+        let acted = acting(&context, &shutdown, |tasks| {
+            pending_at_start = context.readiness.pending();
+            watch = Some(context.readiness.gate("watch runs"));
+            tasks.spawn("ends", async { Ok::<(), std::convert::Infallible>(()) });
+        });
+        assert!(matches!(acted.await, Err(Error::Fault(_))));
+        let first = if election == "true" { "lease system/trainyard" } else { "start" };
+        assert_eq!(pending_at_start, [first]);
+        assert_eq!(context.readiness.pending(), ["watch runs"]);
+        drop(watch);
+    }
 }

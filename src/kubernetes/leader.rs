@@ -137,20 +137,19 @@ impl Election {
         Self { api: Api::namespaced(client, &candidacy.namespace), candidacy, clock }
     }
 
-    /// Waits until this process holds the lease. Opens `seen` once the state of the lease is known. To be dropped
-    /// when the process shuts down.
-    pub async fn win(self, mut seen: Gate) -> Term {
+    /// Waits until this process holds the lease. Opens `standby` once it is known that another process holds it: a
+    /// candidate that waits is as ready as it can be. To be dropped when the process shuts down.
+    pub async fn win(self, standby: &mut Gate) -> Term {
         let mut observed: Option<(LeaseSpec, Instant)> = None;
         loop {
             let sent = Instant::now();
             let wait = match self.look(&mut observed).await {
                 Ok(Look::Won(lease)) => {
-                    seen.open();
                     tracing::info!(identity = self.candidacy.identity, "holding the lease");
                     return Term { election: self, lease: *lease, renewed: sent };
                 }
                 Ok(Look::HeldUntil(expiry)) => {
-                    seen.open();
+                    standby.open();
                     expiry.saturating_duration_since(Instant::now()).min(self.candidacy.timing.retry_every)
                 }
                 Err(error) if error.kind() == ErrorKind::Conflict => self.candidacy.timing.retry_every,

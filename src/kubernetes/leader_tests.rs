@@ -21,7 +21,7 @@ fn candidate(server: &FakeServer, identity: &str) -> Election {
 }
 
 async fn won(server: &FakeServer, identity: &str) -> Term {
-    candidate(server, identity).win(Readiness::default().gate("lease")).await
+    candidate(server, identity).win(&mut Readiness::default().gate("lease")).await
 }
 
 fn lease(server: &FakeServer) -> LeaseSpec {
@@ -63,7 +63,9 @@ async fn of_two_candidates_one_wins_and_the_other_waits_while_it_renews() {
     let server = FakeServer::new();
     let mut first = won(&server, "one").await;
     let readiness = Readiness::default();
-    let second = tokio::spawn(candidate(&server, "two").win(readiness.gate("lease")));
+    let mut standby = readiness.gate("lease");
+    let second = candidate(&server, "two");
+    let second = tokio::spawn(async move { second.win(&mut standby).await });
     let kept = timeout(Duration::from_mins(5), first.keep()).await;
     assert!(kept.is_err(), "still held after five minutes: {kept:?}");
     assert!(!second.is_finished());
@@ -79,7 +81,7 @@ async fn of_two_candidates_at_the_same_instant_one_wins() {
     let gate = server.pause(Matching::any().verb(Verb::Create).agent("one"), When::Before);
     let first = tokio::spawn({
         let candidate = candidate(&server, "one");
-        async move { candidate.win(Readiness::default().gate("lease")).await }
+        async move { candidate.win(&mut Readiness::default().gate("lease")).await }
     });
     gate.reached().await;
     let _second = won(&server, "two").await;
@@ -107,7 +109,7 @@ async fn an_expired_lease_goes_to_one_of_two_who_want_it() {
     let gate = server.pause(Matching::any().verb(Verb::Update).agent("two"), When::Before);
     let second = tokio::spawn({
         let candidate = candidate(&server, "two");
-        async move { candidate.win(Readiness::default().gate("lease")).await }
+        async move { candidate.win(&mut Readiness::default().gate("lease")).await }
     });
     let _third = won(&server, "three").await;
     gate.reached().await;
@@ -191,7 +193,9 @@ async fn a_candidate_that_may_not_read_the_lease_keeps_asking_and_is_not_ready()
     let server = FakeServer::new();
     server.fail(Matching::any(), Fault::Forbidden);
     let readiness = Readiness::default();
-    let candidate = tokio::spawn(candidate(&server, "one").win(readiness.gate("lease")));
+    let mut standby = readiness.gate("lease");
+    let candidate = candidate(&server, "one");
+    let candidate = tokio::spawn(async move { candidate.win(&mut standby).await });
     sleep(Duration::from_mins(1)).await;
     assert_eq!(readiness.pending(), ["lease"]);
     assert!((25..=32).contains(&server.requests().len()), "{}", server.requests().len());
