@@ -8,6 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::capacity::Capacity;
 use crate::closed_set::closed_set;
 use crate::conditions::Condition;
 use crate::schema;
@@ -265,6 +266,10 @@ pub struct ClusterStatus {
     #[serde(default)]
     #[schemars(range(min = 0, max = schema::INTEGER_MAX))]
     pub last_node_ordinal: i64,
+    /// What a node has for Runs, as last measured: the least of the nodes that are there, or of those that were. What
+    /// `resourcesPerNode` of a Run must fit into.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_capacity: Option<Capacity>,
     /// The zone chosen for all nodes, for `placement.mode: SameZone`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::zone")]

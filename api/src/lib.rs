@@ -36,6 +36,7 @@ pub mod experiment;
 pub mod names;
 pub mod placement;
 pub mod provisioning_class;
+pub mod resources_per_node;
 pub mod run;
 pub mod run_status;
 pub mod schema;

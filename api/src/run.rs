@@ -17,6 +17,7 @@ use crate::closed_set::closed_set;
 use crate::distribution::Distribution;
 use crate::duration::Duration;
 use crate::names;
+use crate::resources_per_node::ResourcesPerNode;
 use crate::run_status::RunStatus;
 use crate::schema;
 use crate::variables;
@@ -61,6 +62,7 @@ const INSTEAD: &str = "only priority, suspend and cancel can be changed; create 
     validation = schema::stays("environment", INSTEAD),
     validation = schema::stays("distribution", INSTEAD),
     validation = schema::stays("podTemplate", INSTEAD),
+    validation = schema::stays("resourcesPerNode", INSTEAD),
     validation = schema::at_creation(parameter_servers_fit()),
     validation = schema::at_creation(every_node_has_a_process()),
     validation = schema::at_creation(processes_fit()),
@@ -86,6 +88,10 @@ pub struct RunSpec {
     #[schemars(range(min = 1, max = MAX_NODES))]
     #[x_kube(validation = schema::fixed("nodeCount", INSTEAD))]
     pub node_count: i32,
+    /// What it takes of each node; absent, the whole node. Cannot be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = schema::fixed("resourcesPerNode", INSTEAD))]
+    pub resources_per_node: Option<ResourcesPerNode>,
     /// The container of every role. Cannot be changed.
     #[x_kube(validation = schema::fixed("container", INSTEAD))]
     pub container: Container,

@@ -61,6 +61,11 @@ fn every_string_list_map_and_number_is_bounded() {
             assert!(schema.get("x-kubernetes-preserve-unknown-fields").is_none(), "{path} takes anything");
         }
         Some("boolean") => {}
+        None if schema["x-kubernetes-int-or-string"] == true => {
+            for bound in ["minimum", "maximum", "maxLength", "pattern"] {
+                assert!(schema.get(bound).is_some(), "{path} has no {bound}");
+            }
+        }
         other => panic!("{path} has the type {other:?}"),
     });
 }

@@ -15,7 +15,7 @@ use trainyard_api::{
     provisioning_class::{KarpenterEngine, PlacementMode, ProvisioningClass},
     vm_size::VmSize,
 };
-use trainyard_planner::{Capacity, Placement, Zone};
+use trainyard_planner::{Placement, Zone};
 
 /// The engine name under which `VmSize.spec.instanceTypes` is looked up for Karpenter.
 const KARPENTER: &str = "karpenter";
@@ -35,8 +35,6 @@ pub struct Resolved {
     pub tolerations: Vec<Toleration>,
     /// Where nodes may be.
     pub placement: Placement,
-    /// What one node is expected to have for runs.
-    pub capacity: Capacity,
 }
 
 /// Why no new node can be made, as it stands in `status.errors`.
@@ -93,7 +91,6 @@ pub fn resolve(
             PlacementMode::Any => Placement::Any,
             PlacementMode::SameZone => Placement::SameZone(zones.into_iter().map(Zone).collect()),
         },
-        capacity: expected_capacity(&facts),
         size: facts,
     })
 }
@@ -225,30 +222,18 @@ fn name_of(name: Option<&String>) -> String {
 /// AKS takes most, about a third of an 8 GiB machine's memory.
 const SURELY_ALLOCATABLE_PERCENT: i64 = 60;
 
-pub(crate) fn expected_capacity(size: &VmSizeFacts) -> Capacity {
-    let part = |whole: i64| whole / 100 * SURELY_ALLOCATABLE_PERCENT;
-    Capacity {
-        cpu_millis: part(i64::from(size.vcpus) * 1000),
-        memory_bytes: part(capacity::bytes(&size.memory).unwrap_or(0)),
-        accelerators: size
-            .accelerators
-            .iter()
-            .map(|accelerator| (accelerator.resource_name.clone(), i64::from(accelerator.count)))
-            .collect(),
-    }
-}
-
 /// What a NodeClaim requests. Each resource named here must become allocatable before the engine calls the node
 /// initialised, so the accelerators are asked for in full.
 fn requests(size: &VmSizeFacts) -> BTreeMap<String, Quantity> {
-    let capacity = expected_capacity(size);
+    let part = |whole: i64| whole / 100 * SURELY_ALLOCATABLE_PERCENT;
+    let memory = part(capacity::bytes(&size.memory).unwrap_or(0));
     let mut requests = BTreeMap::from([
-        ("cpu".to_owned(), Quantity(format!("{}m", capacity.cpu_millis))),
-        ("memory".to_owned(), Quantity(format!("{}Mi", capacity.memory_bytes >> 20))),
+        ("cpu".to_owned(), Quantity(format!("{}m", part(i64::from(size.vcpus) * 1000)))),
+        ("memory".to_owned(), Quantity(format!("{}Mi", memory >> 20))),
         ("pods".to_owned(), Quantity("20".to_owned())),
     ]);
-    for (resource, count) in capacity.accelerators {
-        requests.insert(resource, Quantity(count.to_string()));
+    for accelerator in &size.accelerators {
+        requests.insert(accelerator.resource_name.clone(), Quantity(accelerator.count.to_string()));
     }
     requests
 }

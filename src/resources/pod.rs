@@ -346,6 +346,26 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_takes_no_accelerator_of_a_machine_sees_none() {
+        let visible = |spec: Value| {
+            let run = run(&spec);
+            let part = run.part_of(&machine(8).share).expect("the Run fits");
+            let of_part = Machine { share: part, ..machine(8) };
+            let spec = pod(&run, 1, run.layout.primary(), &of_part).expect("it fits").spec.expect("a spec");
+            let limits = spec.containers[0].resources.clone().and_then(|one| one.limits).expect("limits");
+            let void = spec.containers[0]
+                .env
+                .iter()
+                .flatten()
+                .any(|one| one.name == "NVIDIA_VISIBLE_DEVICES" && one.value.as_deref() == Some("void"));
+            (limits.get("nvidia.com/gpu").map(|count| count.0.clone()), void)
+        };
+        assert_eq!(visible(json!({"resourcesPerNode": {"cpu": 1}})), (None, true));
+        assert_eq!(visible(json!({"resourcesPerNode": {"accelerators": 2}})), (Some("2".into()), false));
+        assert_eq!(visible(json!({})), (Some("8".into()), false));
+    }
+
+    #[test]
     fn a_rehearsed_pod_is_bound_to_no_node() {
         let run = run(&json!({}));
         let nowhere = Machine { binding: Binding::Rehearsal, taint: None, ..machine(1) };

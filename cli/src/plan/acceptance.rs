@@ -67,7 +67,8 @@ pub fn judge(
     sizes: &[&VmSize],
     now: Timestamp,
 ) -> Judged {
-    let capacity = of_nodes(nodes).or_else(|| of_size(cluster, sizes));
+    let remembered = || cluster.status.as_ref()?.node_capacity.clone();
+    let capacity = of_nodes(nodes).or_else(remembered).or_else(|| of_size(cluster, sizes));
     let pool = capacity.as_ref().map_or(acceptance::Pool::OfUnknownSize, acceptance::Pool::Of);
     let mut judged = Judged { runs: Vec::new(), aside: Vec::new(), assumed: 0 };
     for mut run in runs {

@@ -96,6 +96,12 @@ impl RunDraft {
         self.with("nodeCount", json!(count))
     }
 
+    /// What it takes of each node, as `{"accelerators": 1}`.
+    #[must_use]
+    pub fn taking(self, resources_per_node: Value) -> Self {
+        self.with("resourcesPerNode", resources_per_node)
+    }
+
     /// Its place in the queue.
     #[must_use]
     pub fn priority(self, priority: Priority) -> Self {

@@ -16,4 +16,5 @@ mod failures;
 mod operators;
 mod queue;
 mod rest;
+mod sharing;
 mod wrong;

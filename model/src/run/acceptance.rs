@@ -183,6 +183,39 @@ mod tests {
         assert!(message.contains("cannot share its 3 nvidia.com/gpu equally"), "{message}");
     }
 
+    #[rstest::rstest]
+    #[case(json!({"accelerators": 1}), 8, None)]
+    #[case(json!({"accelerators": 9}), 8, Some("asks for 9 nvidia.com/gpu on each node, and a node of its Cluster has 8"))]
+    #[case(json!({"accelerators": 1}), 0, Some("accelerators asks for 1, and nodes of its Cluster have none"))]
+    #[case(json!({"cpu": 9}), 0, Some("asks for 9000m cpu on each node, and a node of its Cluster has 8000m"))]
+    #[case(json!({"memory": "17Gi"}), 8, Some("asks for 17408Mi memory on each node, and a node of its Cluster has 16384Mi"))]
+    fn a_part_that_no_machine_has_is_refused_with_both_numbers(
+        #[case] part: serde_json::Value,
+        #[case] gpus: i64,
+        #[case] message: Option<&str>,
+    ) {
+        let found = verdict(&fixture::run(json!({"resourcesPerNode": part})), Pool::Of(&machine(gpus)));
+        match message {
+            None => assert_eq!(found, None),
+            Some(part) => {
+                let (reason, message) = found.expect("a refusal");
+                assert_eq!(reason, RunReason::DoesNotFit);
+                assert!(message.contains(part), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn processes_share_the_part_and_not_the_machine() {
+        let mut both = json!({"distribution": {"tensorflow": {"worker": {"count": 2}}}});
+        both["resourcesPerNode"] = json!({"accelerators": 1});
+        let (_, message) =
+            verdict(&fixture::run(both.clone()), Pool::Of(&machine(8))).expect("2 does not divide 1");
+        assert!(message.contains("2 processes on one node cannot share its 1 nvidia.com/gpu"), "{message}");
+        both["resourcesPerNode"] = json!({"accelerators": 4});
+        assert_eq!(verdict(&fixture::run(both), Pool::Of(&machine(8))), None);
+    }
+
     #[test]
     fn the_machine_with_the_least_memory_is_the_smallest() {
         let with = |gibibytes: i64| Capacity { memory_bytes: gibibytes << 30, ..machine(4) };

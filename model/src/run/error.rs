@@ -134,6 +134,56 @@ pub enum InvalidRun {
         /// The field that decides the number of processes.
         field: &'static str,
     },
+    /// What is written in `resourcesPerNode` is no amount.
+    #[error(
+        "Run {run}: spec.resourcesPerNode.{field} is {found}, expected an amount of more than 0, as 2 accelerators, cpu \
+         7500m or memory 64Gi; create a Run with one, or without resourcesPerNode to take whole nodes"
+    )]
+    Portion {
+        /// `namespace/name`.
+        run: String,
+        /// The field below `spec.resourcesPerNode`.
+        field: &'static str,
+        /// What is written.
+        found: String,
+    },
+    /// It asks for accelerators where there are none.
+    #[error(
+        "Run {run}: spec.resourcesPerNode.accelerators asks for {wanted}, and nodes of its Cluster have none; use a Cluster \
+         of a vmSize with accelerators, or ask for cpu or memory"
+    )]
+    NoAccelerators {
+        /// `namespace/name`.
+        run: String,
+        /// What is written.
+        wanted: i64,
+    },
+    /// It asks for a number of accelerators where there are several kinds.
+    #[error(
+        "Run {run}: spec.resourcesPerNode.accelerators does not say which of {kinds} it means; a Run on this vmSize can ask for \
+         cpu and memory, or take whole nodes"
+    )]
+    ManyKindsOfAccelerators {
+        /// `namespace/name`.
+        run: String,
+        /// Their resource names.
+        kinds: String,
+    },
+    /// It asks for more of a node than there is.
+    #[error(
+        "Run {run}: spec.resourcesPerNode asks for {wanted} {resource} on each node, and a node of its Cluster has {available} for \
+         runs; ask for less, or use a Cluster of a larger vmSize"
+    )]
+    ExceedsNode {
+        /// `namespace/name`.
+        run: String,
+        /// `cpu`, `memory` or a resource name.
+        resource: String,
+        /// What it asks for, in words.
+        wanted: String,
+        /// What a node has, in words.
+        available: String,
+    },
     /// A node is too small to give each process a part.
     #[error(
         "Run {run}: {processes} processes on one node leave each of them no {resource} of the node's {available}; \

@@ -9,6 +9,7 @@
 //! | [`valid`] | the parse, and the parsed form |
 //! | [`processes`] | what each role runs, and how many of it there are |
 //! | [`acceptance`] | whether a checked Run may be queued, as far as it can be told without an API server |
+//! | [`portion`] | how much of each machine it takes, when not the whole |
 //! | [`layout`] | which process sits on which node, and how a node is shared among them |
 //! | [`wiring`] | the environment variables through which processes find each other, byte for byte |
 //! | [`pod_name`] | what the name of a pod says |
@@ -18,9 +19,10 @@
 pub mod acceptance;
 pub mod error;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub mod layout;
 pub mod pod_name;
+pub mod portion;
 pub mod processes;
 pub mod spec_hash;
 pub mod valid;
@@ -30,5 +32,6 @@ pub use acceptance::is_accepted;
 pub use error::InvalidRun;
 pub use layout::{Layout, Process, ProcessShare};
 pub use pod_name::PodName;
+pub use portion::Portion;
 pub use processes::{Role, Wiring};
 pub use valid::{Budgets, RunIdentity, ValidRun};

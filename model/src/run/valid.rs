@@ -13,6 +13,7 @@ use trainyard_api::run::{
 
 use super::error::InvalidRun;
 use super::layout::{Layout, Process, ProcessShare, Unshareable};
+use super::portion::{NoAmount, Portion};
 use super::processes::{Processes, Role, Wiring, field_of, written};
 use super::wiring;
 
@@ -52,6 +53,8 @@ pub struct ValidRun {
     pub pod_template: PodTemplate,
     /// What each role runs, in the order chief, worker, ps. Roles without a process are absent.
     pub roles: Vec<Role>,
+    /// What it takes of each machine; absent, the whole of it.
+    pub portion: Option<Portion>,
     /// Which process sits where.
     pub layout: Layout,
     /// How processes find each other.
@@ -102,6 +105,7 @@ impl ValidRun {
             experiment,
             priority,
             node_count,
+            resources_per_node,
             container,
             command,
             args,
@@ -118,6 +122,10 @@ impl ValidRun {
         if !(1..=MAX_NODES).contains(node_count) {
             return Err(InvalidRun::NodeCount { run: shown, found: *node_count, most: MAX_NODES });
         }
+        let portion = match resources_per_node.as_ref().map(Portion::parse).transpose() {
+            Ok(portion) => portion,
+            Err(NoAmount { field, found }) => return Err(InvalidRun::Portion { run: shown, field, found }),
+        };
         let base = Role {
             name: RoleName::Worker,
             count: 0,
@@ -148,6 +156,7 @@ impl ValidRun {
             created,
             container: container.clone(),
             pod_template: pod_template.clone().unwrap_or_default(),
+            portion,
             roles: processes.roles,
             layout: processes.layout,
             wiring: processes.wiring,
@@ -213,8 +222,9 @@ impl ValidRun {
         )
     }
 
-    /// Whether every process gets its part of nodes that have `capacity` for this Run.
-    pub fn fits(&self, capacity: &Capacity) -> Result<(), InvalidRun> {
+    /// Whether this Run gets its part of machines that have `machine`, and every process its part of that.
+    pub fn fits(&self, machine: &Capacity) -> Result<(), InvalidRun> {
+        let capacity = &self.part_of(machine)?;
         self.layout.processes().iter().try_for_each(|process| self.share(*process, capacity).map(|_| ()))
     }
 

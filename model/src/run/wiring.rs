@@ -55,8 +55,9 @@ pub fn variables(run: &ValidRun, process: Process, accelerators: i64) -> Vec<Var
             }
         }
     }
-    if process.role == RoleName::ParameterServer {
-        // Without a request for accelerators NVIDIA's container runtime would show all of them when the image asks.
+    let shares_without = run.portion.is_some_and(|portion| portion.accelerators() == 0);
+    if process.role == RoleName::ParameterServer || shares_without {
+        // They belong to other runs, or to other processes of this one. Without a request for accelerators NVIDIA's container runtime would show all of them when the image asks.
         told.add("NVIDIA_VISIBLE_DEVICES", "void");
     }
     told.0

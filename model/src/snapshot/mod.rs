@@ -9,8 +9,8 @@ pub mod run;
 use jiff::SignedDuration;
 use trainyard_api::cluster::{BackoffCause, Cluster, ClusterErrorCode};
 use trainyard_planner::{
-    ActiveRun, Backoff, EndedAttempt, FailureCause, GrowthBlock, Lifetime, NodeName, Placement, Policy,
-    QueuedRun, Snapshot, Zone,
+    ActiveRun, Backoff, Capacity, EndedAttempt, FailureCause, GrowthBlock, Lifetime, NodeName, Placement,
+    Policy, QueuedRun, Snapshot, Zone,
 };
 
 use crate::catalogue::{Refusal, Resolved};
@@ -34,12 +34,13 @@ pub struct World<'a> {
 /// The planner's snapshot of that world.
 pub fn assemble(world: &World<'_>) -> Snapshot {
     let status = world.cluster.and_then(|cluster| cluster.status.as_ref());
+    let node_capacity = node_capacity(world);
     let mut queued: Vec<QueuedRun> = Vec::new();
     let mut active: Vec<ActiveRun> = Vec::new();
     let mut ended: Vec<EndedAttempt> = Vec::new();
     for run in world.runs {
         match run.standing() {
-            Standing::Queued => queued.push(run.as_queued()),
+            Standing::Queued => queued.push(run.as_queued(&node_capacity)),
             Standing::Active(progress) => active.extend(run.as_active(progress)),
             Standing::Aside => {}
         }
@@ -47,9 +48,9 @@ pub fn assemble(world: &World<'_>) -> Snapshot {
     }
     Snapshot {
         cluster: world.cluster_key.to_owned(),
-        policy: policy(world),
+        policy: policy(world, node_capacity.clone()),
         lifetime: lifetime(world.cluster),
-        nodes: world.nodes.iter().map(|node| node.to_planner()).collect(),
+        nodes: world.nodes.iter().map(|node| node.to_planner(&node_capacity)).collect(),
         queued,
         active,
         ended,
@@ -66,6 +67,32 @@ pub fn assemble(world: &World<'_>) -> Snapshot {
     }
 }
 
+/// What a node of this Cluster has for runs: as measured, now or when there last were nodes; before the first one, as
+/// promised by the size. Zero, when that is not known either: then there are no nodes.
+fn node_capacity(world: &World<'_>) -> Capacity {
+    let remembered = world.cluster.and_then(|cluster| cluster.status.as_ref()?.node_capacity.as_ref());
+    measured_capacity(world.nodes.iter().filter_map(|node| node.measured.as_ref()))
+        .or_else(|| remembered.map(node::planner_capacity))
+        .or_else(|| world.catalogue.ok().map(|resolved| node::promised(&resolved.size)))
+        .or_else(|| world.nodes.first().map(|node| node.promised.clone()))
+        .unwrap_or_default()
+}
+
+/// What each of these nodes has at least. Nodes of one size differ by little (memory that firmware keeps, a DaemonSet
+/// that is on some); a part of the least is a part of all.
+pub fn measured_capacity<'a>(nodes: impl IntoIterator<Item = &'a Capacity>) -> Option<Capacity> {
+    let mut nodes = nodes.into_iter();
+    let mut least = nodes.next()?.clone();
+    for node in nodes {
+        least.cpu_millis = least.cpu_millis.min(node.cpu_millis);
+        least.memory_bytes = least.memory_bytes.min(node.memory_bytes);
+        for (name, count) in &mut least.accelerators {
+            *count = (*count).min(node.accelerators.get(name).copied().unwrap_or(0));
+        }
+    }
+    Some(least)
+}
+
 /// Whether the Cluster is to stay.
 pub fn lifetime(cluster: Option<&Cluster>) -> Lifetime {
     match cluster {
@@ -75,7 +102,7 @@ pub fn lifetime(cluster: Option<&Cluster>) -> Lifetime {
     }
 }
 
-fn policy(world: &World<'_>) -> Policy {
+fn policy(world: &World<'_>, node_capacity: Capacity) -> Policy {
     let scale = world.cluster.map(|cluster| &cluster.spec.scale);
     Policy {
         min_nodes: scale.map_or(0, |scale| i64::from(scale.min_nodes)),
@@ -83,7 +110,7 @@ fn policy(world: &World<'_>) -> Policy {
         idle_timeout: SignedDuration::from_secs(
             scale.map_or(0, |scale| i64::from(scale.idle_seconds_before_scale_down)),
         ),
-        node_capacity: world.catalogue.map(|resolved| resolved.capacity.clone()).unwrap_or_default(),
+        node_capacity,
         placement: world.catalogue.map_or(Placement::Any, |resolved| resolved.placement.clone()),
         growth_blocked: world.catalogue.err().map(|refusal| GrowthBlock {
             code: refusal.code.as_str().to_owned(),
@@ -131,3 +158,6 @@ pub fn wire_cause(cause: FailureCause) -> Option<(BackoffCause, ClusterErrorCode
 pub fn node_name(name: impl Into<String>) -> NodeName {
     NodeName(name.into())
 }
+
+#[cfg(test)]
+mod tests;

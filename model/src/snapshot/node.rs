@@ -6,12 +6,16 @@
 use jiff::Timestamp;
 use trainyard_api::{
     capacity::Capacity as WireCapacity,
-    cluster_node::{Claim as WireClaim, ClusterNode, NodeReason, NodeState, RetireReason as WireRetire},
+    cluster_node::{
+        Claim as WireClaim, ClusterNode, NodeReason, NodeState, RetireReason as WireRetire, VmSizeFacts,
+    },
     conditions::{self, ClusterNodeCondition},
 };
 use trainyard_planner::{
     Capacity, Claim, Failure, FailureCause, Machine, Node, NodeName, RetireReason, Retired, RunId, Zone,
 };
+
+use crate::run::acceptance;
 
 /// What the cluster controller keeps of a ClusterNode.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,8 +56,10 @@ pub struct LightNode {
     pub not_ready_since: Option<Timestamp>,
     /// Its zone.
     pub zone: Option<String>,
-    /// What it has for runs.
-    pub capacity: Capacity,
+    /// What it has for runs, once it has been measured.
+    pub measured: Option<Capacity>,
+    /// What its size promises.
+    pub promised: Capacity,
     /// Name and UID of its Node, once there is one.
     pub node: Option<(String, String)>,
     /// The state the node controller computed, and its message, for reports.
@@ -90,16 +96,16 @@ impl LightNode {
             first_ready: status.and_then(|status| status.first_ready_time.as_ref()).map(|time| time.0),
             not_ready_since: not_ready_since(node).filter(|_| machine == Machine::NotReady),
             zone: status.and_then(|status| status.zone.clone()).or_else(|| required_zone(node)),
-            capacity: status
-                .and_then(|status| status.allocatable.as_ref())
-                .map_or_else(|| expected(node), planner_capacity),
+            measured: status.and_then(|status| status.allocatable.as_ref()).map(planner_capacity),
+            promised: promised(&node.spec.vm_size),
             node: status.and_then(|status| status.node_name.clone().zip(status.node_uid.clone())),
             state: status.and_then(|status| status.state),
         })
     }
 
-    /// The planner's view, of the object alone: what its release met is remembered elsewhere.
-    pub fn to_planner(&self) -> Node {
+    /// The planner's view, of the object alone: what its release met is remembered elsewhere. `expected` is what it will
+    /// have, as long as it has not been measured.
+    pub fn to_planner(&self, expected: &Capacity) -> Node {
         Node {
             name: NodeName(self.name.clone()),
             ordinal: self.ordinal,
@@ -109,7 +115,7 @@ impl LightNode {
             first_ready: self.first_ready,
             not_ready_since: self.not_ready_since,
             zone: self.zone.clone().map(Zone),
-            capacity: self.capacity.clone(),
+            capacity: self.measured.as_ref().unwrap_or(expected).clone(),
             claims: self.claims.iter().map(planner_claim).collect(),
             idle_since: self.idle_since,
             retired: self.retired.clone(),
@@ -205,10 +211,9 @@ fn required_zone(node: &ClusterNode) -> Option<String> {
     }
 }
 
-/// Until the node can be measured: what it was asked for with.
-fn expected(node: &ClusterNode) -> Capacity {
-    let size = &node.spec.vm_size;
-    crate::catalogue::expected_capacity(size)
+/// What the cloud promises of a machine of this size.
+pub(crate) fn promised(size: &VmSizeFacts) -> Capacity {
+    planner_capacity(&acceptance::promised(size.vcpus, &size.memory, &size.accelerators))
 }
 
 fn planner_claim(claim: &WireClaim) -> Claim {

@@ -12,9 +12,12 @@ use trainyard_api::{
     },
 };
 use trainyard_planner::{
-    ActiveRun, DirectiveKind, DirectiveReason, EndedAttempt, GivenDirective, Hold, HoldReason, NodeName,
-    Priority, Progress, QueuedRun, RequestedShare, RunId,
+    ActiveRun, Capacity, DirectiveKind, DirectiveReason, EndedAttempt, GivenDirective, Hold, HoldReason,
+    NodeName, Priority, Progress, QueuedRun, RequestedShare, RunId,
 };
+
+use super::node::{planner_capacity, wire_capacity};
+use crate::run::Portion;
 
 /// What the cluster controller keeps of a Run that has not ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +34,8 @@ pub struct LightRun {
     pub priority: Priority,
     /// Nodes it needs.
     pub node_count: i64,
+    /// What it takes of each; absent, the whole node.
+    pub portion: Option<Portion>,
     /// `maxWallClockTime`.
     pub limit: SignedDuration,
     /// `gangTimeout`.
@@ -102,6 +107,8 @@ impl LightRun {
                 WirePriority::High => Priority::High,
             },
             node_count: i64::from(run.spec.node_count),
+            // One that is no portion is not accepted.
+            portion: run.spec.resources_per_node.as_ref().and_then(|written| Portion::parse(written).ok()),
             limit: SignedDuration::from_secs(run.spec.max_wall_clock_time.as_secs()),
             gang_timeout: SignedDuration::from_secs(run.spec.gang_timeout.as_secs()),
             wants_to_run: wants_to_run(run),
@@ -122,15 +129,15 @@ impl LightRun {
         }
     }
 
-    /// As a queued run.
-    pub fn as_queued(&self) -> QueuedRun {
+    /// As a queued run of a Cluster whose nodes have `node_capacity`; zero, when nothing is known of them.
+    pub fn as_queued(&self, node_capacity: &Capacity) -> QueuedRun {
         let queue = self.queue.as_ref();
         QueuedRun {
             id: self.id.clone(),
             priority: self.priority,
             created: self.created,
             node_count: self.node_count,
-            share: RequestedShare::WholeNode,
+            share: self.share(node_capacity),
             user_limit: self.limit_by_user().then_some(self.limit),
             gang_timeout: self.gang_timeout,
             gang_since: queue.and_then(|queue| queue.gang_since.as_ref()).map(|time| time.0),
@@ -169,6 +176,21 @@ impl LightRun {
             .progress()
             .is_none()
             .then(|| EndedAttempt { run: self.id.clone(), attempt: allocation.attempt })
+    }
+
+    /// Nodes of one Cluster are equal, so a part of one is the same part of any. The planner is told amounts, because
+    /// tenants of one node may ask in different terms.
+    fn share(&self, node_capacity: &Capacity) -> RequestedShare {
+        let Some(portion) = self.portion.filter(|_| !node_capacity.is_zero()) else {
+            return RequestedShare::WholeNode;
+        };
+        let part = portion.of(&wire_capacity(node_capacity)).map(|part| planner_capacity(&part));
+        // Accepted when its nodes had accelerators of one kind, and they have no longer: no node holds this.
+        let of_no_kind = |_| Capacity {
+            accelerators: [("accelerators".to_owned(), portion.accelerators())].into(),
+            ..Capacity::default()
+        };
+        RequestedShare::Part(part.unwrap_or_else(of_no_kind))
     }
 
     fn limit_by_user(&self) -> bool {

@@ -10,23 +10,24 @@ use trainyard_api::{
     conditions::{self, ClusterCondition, Condition, ConditionStatus},
     text,
 };
-use trainyard_planner::{Lifetime, NodeCounts, PoolHealth, PoolReport};
+use trainyard_planner::{Capacity, Lifetime, NodeCounts, PoolHealth, PoolReport};
 
 use crate::catalogue::{Refusal, Resolved};
-use crate::snapshot::{lifetime, wire_cause};
+use crate::snapshot::{lifetime, node::wire_capacity, wire_cause};
 
 /// Most errors that status shows; the schema takes no more.
 const MAX_ERRORS: usize = 10;
 /// Most back-off entries that status remembers; the schema takes no more.
 const MAX_BACKOFF: usize = 8;
 
-/// The status of `cluster` after a plan that reported `report` at `now`.
+/// The status of `cluster` after a plan that reported `report` at `now`. `measured` is what each of its nodes has at least.
 ///
 /// Deterministic, and equal to the status that is there when nothing changed, so that nothing is written then.
 pub fn cluster_status(
     cluster: &Cluster,
     report: &PoolReport,
     catalogue: Result<&Resolved, &Refusal>,
+    measured: Option<&Capacity>,
     now: Timestamp,
 ) -> ClusterStatus {
     let before = cluster.status.clone().unwrap_or_default();
@@ -56,6 +57,7 @@ pub fn cluster_status(
         next_scale_down_time: report.next_scale_down.map(Time),
         backoff: backoff(report),
         last_node_ordinal: report.last_ordinal,
+        node_capacity: measured.map(wire_capacity).or(before.node_capacity),
         zone: report.zone.as_ref().map(|zone| zone.0.clone()),
         provisioning_class: catalogue
             .ok()

@@ -17,6 +17,7 @@ use trainyard_api::{
     run::Run,
     run_status::RunQueue,
 };
+use trainyard_model::snapshot::measured_capacity;
 use trainyard_model::snapshot::run::{LightRun, Standing};
 use trainyard_model::status::{
     pool::cluster_status,
@@ -74,7 +75,8 @@ async fn store_pool(
 ) -> Result<(bool, Option<Timestamp>), Error> {
     let Some(cluster) = &scope.cluster else { return Ok((true, None)) };
     let before = cluster.status.clone().unwrap_or_default();
-    let wanted = cluster_status(cluster, &plan.report.pool, scope.catalogue.as_ref(), now);
+    let measured = measured_capacity(scope.nodes.values().filter_map(|node| node.measured.as_ref()));
+    let wanted = cluster_status(cluster, &plan.report.pool, scope.catalogue.as_ref(), measured.as_ref(), now);
     if before == wanted {
         return Ok((true, None));
     }

@@ -3,23 +3,27 @@
 //! Each form is made from the wire object once, on arrival from a watch, a live read or a write's answer. Changes of
 //! anything that is not here wake nobody.
 
+mod pool;
+
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerState, Pod, PodCondition, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt as _;
+use trainyard_api::Run;
 use trainyard_api::capacity::Capacity;
 use trainyard_api::cluster_node::{ClusterIdentity, ClusterNode, NodeReason, RetireReason};
 use trainyard_api::names::{API_VERSION, Finalizer, START_GATE, labels};
 use trainyard_api::placement::{Taint, Toleration};
 use trainyard_api::run_status::{RunPhase, RunStatus};
-use trainyard_api::{Cluster, Run, VmSize};
 use trainyard_model::run::{PodName, acceptance};
 
 use crate::kubernetes::apply::Seen;
 use crate::kubernetes::key::ObjectKey;
 use crate::resources::pod::MAIN_CONTAINER;
+
+pub use pool::{ClusterFacts, SizeFacts};
 
 /// A Run as the controllers keep it: whole while something may happen to it, its head afterwards.
 #[derive(Clone, Debug, PartialEq)]
@@ -403,48 +407,4 @@ fn is_lost(node: &ClusterNode) -> bool {
         || status.is_some_and(|status| {
             status.gone_time.is_some() || matches!(status.reason, Some(NodeReason::Lost | NodeReason::Gone))
         })
-}
-
-/// A Cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClusterFacts {
-    /// Namespace and name.
-    pub key: ObjectKey,
-    /// Name and UID.
-    pub id: ClusterIdentity,
-    /// The size of its machines, as its user wrote it.
-    pub vm_size: String,
-}
-
-impl ClusterFacts {
-    /// Reduces a Cluster.
-    pub fn of(cluster: &Cluster) -> Self {
-        let id = ClusterIdentity { name: cluster.name_any(), uid: cluster.uid().unwrap_or_default() };
-        Self { key: ObjectKey::of(cluster), id, vm_size: cluster.spec.vm_size.clone() }
-    }
-}
-
-/// A VmSize.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SizeFacts {
-    /// Its name and aliases.
-    pub names: Vec<String>,
-    /// What a machine of it has.
-    pub capacity: Capacity,
-}
-
-impl SizeFacts {
-    /// Reduces a VmSize.
-    pub fn of(size: &VmSize) -> Self {
-        let spec = &size.spec;
-        Self {
-            names: std::iter::once(&spec.size_name).chain(&spec.aliases).cloned().collect(),
-            capacity: acceptance::promised(spec.vcpus, &spec.memory, &spec.accelerators),
-        }
-    }
-
-    /// Whether a Cluster that asks for this size means this one.
-    pub fn answers_to(&self, asked: &str) -> bool {
-        self.names.iter().any(|name| name.eq_ignore_ascii_case(asked))
-    }
 }

@@ -100,8 +100,9 @@ async fn claim_node(
 /// Whether the node can hold one more claim. The plan says so, and counts on claims that it drops first; one that could
 /// not be dropped is still there, on the very version that the plan was made from.
 fn has_room(light: &LightNode, claim: &Claim) -> bool {
+    let Some(whole) = light.measured.clone() else { return false };
     let taken = light.claims.iter().map(|claim| planner_capacity(&claim.share));
-    let free = taken.fold(light.capacity.clone(), |left, share| left.minus(&share));
+    let free = taken.fold(whole, |left, share| left.minus(&share));
     free.holds(&planner_capacity(&claim.share))
 }
 

@@ -310,7 +310,7 @@ fn ask(case: &Case<'_>, run: &ValidRun) -> Decision {
         cluster: cluster.clone(),
         taint: case.seen.pool.taint.clone(),
         tolerations: case.seen.pool.tolerations.clone(),
-        share: capacity.clone(),
+        share: run.part_of(capacity).unwrap_or_else(|_| capacity.clone()),
     };
     let next_attempt = case.attempts().last().map_or(1, |last| last.number + 1);
     let of_each_role: Vec<Process> =
