@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema;
 
+/// Most pods that runs may have on one machine, whatever its kubelet takes: each may be a run of its own, and a machine's
+/// claims are a list in one object.
+pub const MAX_PODS: i64 = 128;
+
 /// An amount of each resource that runs share: never negative.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -20,10 +24,19 @@ pub struct Capacity {
     #[serde(default)]
     #[schemars(range(min = 0, max = schema::INTEGER_MAX))]
     pub memory_bytes: i64,
+    /// Pods, 0 to 128.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = MAX_PODS))]
+    pub pods: i64,
     /// Accelerators by resource name, as `nvidia.com/gpu: 4`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "accelerator_counts")]
     pub accelerators: BTreeMap<String, i64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &i64) -> bool {
+    *count == 0
 }
 
 fn accelerator_counts(_: &mut SchemaGenerator) -> Schema {

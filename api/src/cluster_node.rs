@@ -12,7 +12,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::capacity::Capacity;
+use crate::capacity::{Capacity, MAX_PODS};
 use crate::closed_set::closed_set;
 use crate::conditions::Condition;
 use crate::placement::{NodeClassRef, Requirement, Taint, Toleration};
@@ -76,7 +76,7 @@ pub struct ClusterNodeSpec {
     /// The attempts it is promised to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
-        length(max = 64),
+        length(max = MAX_PODS),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["runUID", "attempt"])
     )]
     pub claims: Vec<Claim>,

@@ -69,6 +69,7 @@ fn gpus(count: i64) -> Capacity {
     Capacity {
         cpu_millis: count * 6_000,
         memory_bytes: count << 36,
+        pods: 0,
         accelerators: [("nvidia.com/gpu".to_owned(), count)].into(),
     }
 }

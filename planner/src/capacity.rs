@@ -18,6 +18,9 @@ pub struct Capacity {
     /// Bytes.
     #[serde(default)]
     pub memory_bytes: i64,
+    /// Pods: a kubelet takes no more than so many, however small they are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pods: i64,
     /// Devices by extended resource name, for example `nvidia.com/gpu`. A missing key is zero.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub accelerators: BTreeMap<String, i64>,
@@ -28,6 +31,7 @@ impl Capacity {
     pub fn holds(&self, share: &Self) -> bool {
         self.cpu_millis >= share.cpu_millis
             && self.memory_bytes >= share.memory_bytes
+            && self.pods >= share.pods
             && share
                 .accelerators
                 .iter()
@@ -48,7 +52,10 @@ impl Capacity {
 
     /// True when nothing is taken in any dimension.
     pub fn is_zero(&self) -> bool {
-        self.cpu_millis == 0 && self.memory_bytes == 0 && self.accelerators.values().all(|count| *count == 0)
+        self.cpu_millis == 0
+            && self.memory_bytes == 0
+            && self.pods == 0
+            && self.accelerators.values().all(|count| *count == 0)
     }
 
     fn combine(&self, other: &Self, with: impl Fn(i64, i64) -> i64) -> Self {
@@ -57,11 +64,17 @@ impl Capacity {
         Self {
             cpu_millis: with(self.cpu_millis, other.cpu_millis),
             memory_bytes: with(self.memory_bytes, other.memory_bytes),
+            pods: with(self.pods, other.pods),
             accelerators: names
                 .map(|name| (name.clone(), with(at(&self.accelerators, name), at(&other.accelerators, name))))
                 .collect(),
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &i64) -> bool {
+    *count == 0
 }
 
 impl fmt::Display for Capacity {

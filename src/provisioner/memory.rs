@@ -241,6 +241,7 @@ pub fn come_up(machine: &mut Machine, node: &ClusterNode) {
         allocatable: Allocatable {
             cpu_millis: i64::from(size.vcpus) * 1000,
             memory_bytes: trainyard_api::capacity::bytes(&size.memory).unwrap_or(0),
+            pods: 110,
             devices,
         },
         deleting_since: None,

@@ -266,6 +266,7 @@ mod tests {
             share: Capacity {
                 cpu_millis: 6000,
                 memory_bytes: 112 << 30,
+                pods: 110,
                 accelerators: [("nvidia.com/gpu".to_owned(), gpus)]
                     .into_iter()
                     .filter(|(_, n)| *n > 0)

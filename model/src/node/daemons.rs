@@ -69,6 +69,7 @@ pub fn left_for_runs(node: &NodeFacts, daemons: &[Arc<Daemon>]) -> Allocatable {
         .filter(|daemon| daemon.selects(node) && node.taints.iter().all(|taint| daemon.tolerates(taint)));
     for daemon in here {
         left.cpu_millis = (left.cpu_millis - daemon.requests.cpu_millis).max(0);
+        left.pods = (left.pods - daemon.requests.pods).max(0);
         left.memory_bytes = (left.memory_bytes - daemon.requests.memory_bytes).max(0);
         for (name, taken) in &daemon.requests.devices {
             if let Some(count) = left.devices.get_mut(name) {
@@ -165,7 +166,7 @@ fn requests(pod: &core::PodSpec) -> Allocatable {
     if whole.memory_bytes > 0 {
         total.memory_bytes = whole.memory_bytes;
     }
-    plus(&total, &amounts(pod.overhead.as_ref()))
+    Allocatable { pods: 1, ..plus(&total, &amounts(pod.overhead.as_ref())) }
 }
 
 fn amounts(quantities: Option<&BTreeMap<String, Quantity>>) -> Allocatable {
@@ -196,6 +197,7 @@ fn combined(a: &Allocatable, b: &Allocatable, with: impl Fn(i64, i64) -> i64) ->
     Allocatable {
         cpu_millis: with(a.cpu_millis, b.cpu_millis),
         memory_bytes: with(a.memory_bytes, b.memory_bytes),
+        pods: with(a.pods, b.pods),
         devices: a
             .devices
             .keys()

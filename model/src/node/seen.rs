@@ -158,6 +158,8 @@ pub struct Allocatable {
     pub cpu_millis: i64,
     /// Bytes.
     pub memory_bytes: i64,
+    /// Pods.
+    pub pods: i64,
     /// Extended resources: those with a domain in their name.
     pub devices: BTreeMap<String, i64>,
 }
@@ -212,6 +214,7 @@ impl Allocatable {
         for (name, quantity) in amounts {
             match name.as_str() {
                 "cpu" => found.cpu_millis = capacity::millis(quantity).unwrap_or(0),
+                "pods" => found.pods = capacity::count(quantity).unwrap_or(0),
                 "memory" => found.memory_bytes = capacity::bytes(quantity).unwrap_or(0),
                 name if name.contains('/') => {
                     if let Some(count) = capacity::count(quantity) {

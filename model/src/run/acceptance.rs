@@ -104,10 +104,13 @@ pub fn cluster_not_found(run: &Run) -> Unacceptable {
 /// because that is what machines of one size differ in.
 pub fn smallest<T>(machines: impl IntoIterator<Item = T>, capacity: impl Fn(&T) -> &Capacity) -> Option<T> {
     machines.into_iter().min_by_key(|machine| {
-        let Capacity { cpu_millis, memory_bytes, accelerators: _ } = capacity(machine);
+        let Capacity { cpu_millis, memory_bytes, pods: _, accelerators: _ } = capacity(machine);
         (*memory_bytes, *cpu_millis)
     })
 }
+
+/// What a kubelet takes unless it is told otherwise.
+const PODS_OF_A_KUBELET: i64 = 110;
 
 /// What the cloud promises of a machine: all that is known of it before it has measured itself.
 pub fn promised(vcpus: i32, memory: &Quantity, accelerators: &[Accelerator]) -> Capacity {
@@ -118,6 +121,7 @@ pub fn promised(vcpus: i32, memory: &Quantity, accelerators: &[Accelerator]) -> 
     Capacity {
         cpu_millis: i64::from(vcpus) * 1000,
         memory_bytes: capacity::bytes(memory).unwrap_or(0),
+        pods: PODS_OF_A_KUBELET,
         accelerators: counts,
     }
 }
@@ -203,6 +207,19 @@ mod tests {
                 assert!(message.contains(part), "{message}");
             }
         }
+    }
+
+    #[test]
+    fn a_machine_takes_no_more_pods_than_its_kubelet() {
+        let mut small = machine(0);
+        small.pods = 1;
+        let mut pair = json!({"distribution": {"tensorflow": {"worker": {"count": 2}}}});
+        pair["resourcesPerNode"] = json!({"cpu": 1});
+        let (_, message) = verdict(&fixture::run(pair), Pool::Of(&small)).expect("2 pods are not 1");
+        assert!(
+            message.contains("asks for 2 pods on each node, and a node of its Cluster has 1"),
+            "{message}"
+        );
     }
 
     #[test]

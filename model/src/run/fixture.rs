@@ -28,6 +28,7 @@ pub fn machine(gpus: i64) -> Capacity {
     Capacity {
         cpu_millis: 8000,
         memory_bytes: 16 << 30,
+        pods: 110,
         accelerators: [("nvidia.com/gpu".to_owned(), gpus)].into_iter().collect(),
     }
 }

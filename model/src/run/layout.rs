@@ -125,6 +125,12 @@ impl Layout {
         self.nodes
     }
 
+    /// How many processes the fullest node has.
+    pub fn most_on_one_node(&self) -> usize {
+        let on = |node| self.processes.iter().filter(|process| process.node == node).count();
+        (0..self.nodes).map(on).max().unwrap_or(0)
+    }
+
     /// How many processes of this role there are.
     pub fn count(&self, role: RoleName) -> usize {
         self.processes.iter().filter(|process| process.role == role).count()
@@ -191,6 +197,7 @@ mod tests {
         Capacity {
             cpu_millis: 8000,
             memory_bytes: 16_000,
+            pods: 110,
             accelerators: [("nvidia.com/gpu".to_owned(), gpus)].into_iter().filter(|(_, n)| *n > 0).collect(),
         }
     }

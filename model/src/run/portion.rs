@@ -77,9 +77,9 @@ impl Portion {
         self.accelerators
     }
 
-    /// The amounts, on a machine that has `machine`. What is written may be more than it has; what is left out is at least 1 and
+    /// The amounts, for `pods` pods on a machine that has `machine`. What is written may be more than it has; what is left out is at least 1 and
     /// at most all.
-    pub fn of(&self, machine: &Capacity) -> Result<Capacity, Unportionable> {
+    pub fn of(&self, machine: &Capacity, pods: i64) -> Result<Capacity, Unportionable> {
         let mut kinds = machine.accelerators.iter().filter(|(_, count)| **count > 0);
         let accelerators = match (self.accelerators, kinds.next(), kinds.next()) {
             (0, _, _) => None,
@@ -100,6 +100,7 @@ impl Portion {
         Ok(Capacity {
             cpu_millis: self.cpu_millis.unwrap_or_else(|| in_proportion(machine.cpu_millis)),
             memory_bytes: self.memory_bytes.unwrap_or_else(|| in_proportion(machine.memory_bytes)),
+            pods,
             accelerators: accelerators
                 .map(|(resource, wanted, _)| BTreeMap::from([(resource.clone(), wanted)]))
                 .unwrap_or_default(),
@@ -112,7 +113,8 @@ impl ValidRun {
     pub fn part_of(&self, machine: &Capacity) -> Result<Capacity, InvalidRun> {
         let Some(portion) = self.portion else { return Ok(machine.clone()) };
         let run = || self.id.to_string();
-        let part = portion.of(machine).map_err(|fault| match fault {
+        let pods = self.layout.most_on_one_node() as i64;
+        let part = portion.of(machine, pods).map_err(|fault| match fault {
             Unportionable::NoAccelerators => {
                 InvalidRun::NoAccelerators { run: run(), wanted: portion.accelerators() }
             }
@@ -140,6 +142,9 @@ impl ValidRun {
         if part.memory_bytes > machine.memory_bytes {
             let mebibytes = |amount: i64| format!("{}Mi", amount >> 20);
             return Err(exceeds("memory", mebibytes(part.memory_bytes), mebibytes(machine.memory_bytes)));
+        }
+        if part.pods > machine.pods {
+            return Err(exceeds("pods", part.pods.to_string(), machine.pods.to_string()));
         }
         Ok(part)
     }
@@ -171,7 +176,8 @@ mod tests {
         #[case] memory: i64,
         #[case] accelerators: i64,
     ) {
-        let part = portion(written).map(|portion| portion.of(&machine(8)).expect("accelerators of one kind"));
+        let part =
+            portion(written).map(|portion| portion.of(&machine(8), 1).expect("accelerators of one kind"));
         let part = part.expect("a portion");
         assert_eq!((part.cpu_millis, part.memory_bytes), (cpu, memory));
         assert_eq!(part.accelerators.values().sum::<i64>(), accelerators);
@@ -181,7 +187,8 @@ mod tests {
     fn as_many_portions_as_accelerators_fill_any_machine() {
         for (cpu_millis, memory_bytes) in [(7910, 15_999_999_999), (1, 1 << 40), (999, 7)] {
             let node = Capacity { cpu_millis, memory_bytes, ..machine(7) };
-            let part = portion(json!({"accelerators": 1})).expect("a portion").of(&node).expect("one kind");
+            let part =
+                portion(json!({"accelerators": 1})).expect("a portion").of(&node, 1).expect("one kind");
             assert!(part.cpu_millis * 7 <= cpu_millis.max(7) && part.memory_bytes * 7 <= memory_bytes.max(7));
         }
     }
@@ -202,10 +209,10 @@ mod tests {
     #[test]
     fn a_number_of_accelerators_needs_one_kind_of_them() {
         let wanted = portion(json!({"accelerators": 1})).expect("a portion");
-        assert_eq!(wanted.of(&machine(0)), Err(Unportionable::NoAccelerators));
+        assert_eq!(wanted.of(&machine(0), 1), Err(Unportionable::NoAccelerators));
         let mut both = machine(4);
         both.accelerators.insert("example.org/fpga".to_owned(), 1);
-        assert_eq!(wanted.of(&both), Err(Unportionable::ManyKinds));
-        assert!(portion(json!({"cpu": 1})).expect("a portion").of(&both).is_ok());
+        assert_eq!(wanted.of(&both, 1), Err(Unportionable::ManyKinds));
+        assert!(portion(json!({"cpu": 1})).expect("a portion").of(&both, 1).is_ok());
     }
 }

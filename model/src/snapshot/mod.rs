@@ -86,6 +86,7 @@ pub fn measured_capacity<'a>(nodes: impl IntoIterator<Item = &'a Capacity>) -> O
     for node in nodes {
         least.cpu_millis = least.cpu_millis.min(node.cpu_millis);
         least.memory_bytes = least.memory_bytes.min(node.memory_bytes);
+        least.pods = least.pods.min(node.pods);
         for (name, count) in &mut least.accelerators {
             *count = (*count).min(node.accelerators.get(name).copied().unwrap_or(0));
         }

@@ -230,14 +230,24 @@ fn planner_claim(claim: &WireClaim) -> Claim {
 
 /// A wire capacity as the planner's.
 pub fn planner_capacity(capacity: &WireCapacity) -> Capacity {
-    let WireCapacity { cpu_millis, memory_bytes, accelerators } = capacity;
-    Capacity { cpu_millis: *cpu_millis, memory_bytes: *memory_bytes, accelerators: accelerators.clone() }
+    let WireCapacity { cpu_millis, memory_bytes, pods, accelerators } = capacity;
+    Capacity {
+        cpu_millis: *cpu_millis,
+        memory_bytes: *memory_bytes,
+        pods: *pods,
+        accelerators: accelerators.clone(),
+    }
 }
 
 /// A planner's capacity as it is written in a claim.
 pub fn wire_capacity(capacity: &Capacity) -> WireCapacity {
-    let Capacity { cpu_millis, memory_bytes, accelerators } = capacity;
-    WireCapacity { cpu_millis: *cpu_millis, memory_bytes: *memory_bytes, accelerators: accelerators.clone() }
+    let Capacity { cpu_millis, memory_bytes, pods, accelerators } = capacity;
+    WireCapacity {
+        cpu_millis: *cpu_millis,
+        memory_bytes: *memory_bytes,
+        pods: *pods,
+        accelerators: accelerators.clone(),
+    }
 }
 
 fn planner_reason(reason: WireRetire) -> RetireReason {

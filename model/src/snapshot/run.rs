@@ -17,7 +17,7 @@ use trainyard_planner::{
 };
 
 use super::node::{planner_capacity, wire_capacity};
-use crate::run::Portion;
+use crate::run::{Portion, ValidRun};
 
 /// What the cluster controller keeps of a Run that has not ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +36,8 @@ pub struct LightRun {
     pub node_count: i64,
     /// What it takes of each; absent, the whole node.
     pub portion: Option<Portion>,
+    /// Pods on the node that gets most of them; counts when nodes are shared.
+    pub pods_on_a_node: i64,
     /// `maxWallClockTime`.
     pub limit: SignedDuration,
     /// `gangTimeout`.
@@ -92,6 +94,9 @@ impl LightRun {
         let metadata = &run.metadata;
         let status = run.status.as_ref();
         let allocation = status.and_then(|status| status.allocation.as_ref());
+        // One that is not valid is not accepted, and a Run of whole nodes needs no look at its processes.
+        let shares = run.spec.resources_per_node.is_some();
+        let shared = shares.then(|| ValidRun::parse(run).ok()).flatten();
         Some(Self {
             id: RunId {
                 namespace: metadata.namespace.clone()?,
@@ -107,8 +112,8 @@ impl LightRun {
                 WirePriority::High => Priority::High,
             },
             node_count: i64::from(run.spec.node_count),
-            // One that is no portion is not accepted.
-            portion: run.spec.resources_per_node.as_ref().and_then(|written| Portion::parse(written).ok()),
+            portion: shared.as_ref().and_then(|valid| valid.portion),
+            pods_on_a_node: shared.map_or(1, |valid| valid.layout.most_on_one_node() as i64),
             limit: SignedDuration::from_secs(run.spec.max_wall_clock_time.as_secs()),
             gang_timeout: SignedDuration::from_secs(run.spec.gang_timeout.as_secs()),
             wants_to_run: wants_to_run(run),
@@ -184,7 +189,9 @@ impl LightRun {
         let Some(portion) = self.portion.filter(|_| !node_capacity.is_zero()) else {
             return RequestedShare::WholeNode;
         };
-        let part = portion.of(&wire_capacity(node_capacity)).map(|part| planner_capacity(&part));
+        let part = portion
+            .of(&wire_capacity(node_capacity), self.pods_on_a_node)
+            .map(|part| planner_capacity(&part));
         // Accepted when its nodes had accelerators of one kind, and they have no longer: no node holds this.
         let of_no_kind = |_| Capacity {
             accelerators: [("accelerators".to_owned(), portion.accelerators())].into(),

@@ -36,7 +36,7 @@ fn node(status: &Value) -> LightNode {
 }
 
 fn of_eight(cpu_millis: i64, gibibytes: i64) -> Value {
-    json!({"cpuMillis": cpu_millis, "memoryBytes": gibibytes << 30, "accelerators": {"nvidia.com/gpu": 8}})
+    json!({"cpuMillis": cpu_millis, "memoryBytes": gibibytes << 30, "pods": 100, "accelerators": {"nvidia.com/gpu": 8}})
 }
 
 fn one_eighth() -> LightRun {
@@ -64,6 +64,7 @@ fn eighth_of(cpu_millis: i64, gibibytes: i64) -> RequestedShare {
     RequestedShare::Part(Capacity {
         cpu_millis: cpu_millis / 8,
         memory_bytes: (gibibytes << 30) / 8,
+        pods: 1,
         accelerators: [("nvidia.com/gpu".to_owned(), 1)].into(),
     })
 }

@@ -92,6 +92,7 @@ fn expected_capacity(world: &World) -> Capacity {
     for capacity in measured.map(|state| &state.node.capacity) {
         expected.cpu_millis = expected.cpu_millis.min(capacity.cpu_millis);
         expected.memory_bytes = expected.memory_bytes.min(capacity.memory_bytes);
+        expected.pods = expected.pods.min(capacity.pods);
         for (name, count) in &mut expected.accelerators {
             *count = (*count).min(capacity.accelerators.get(name).copied().unwrap_or(0));
         }

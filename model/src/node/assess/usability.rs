@@ -2,7 +2,7 @@
 
 use trainyard_api::{
     Time,
-    capacity::Capacity,
+    capacity::{Capacity, MAX_PODS},
     cluster_node::{NodeReason, NodeState},
     conditions::{self, ClusterNodeCondition},
     text::because,
@@ -74,6 +74,7 @@ impl Look<'_> {
         Capacity {
             cpu_millis: left.cpu_millis,
             memory_bytes: left.memory_bytes,
+            pods: left.pods.min(MAX_PODS),
             accelerators: accelerators.collect(),
         }
     }

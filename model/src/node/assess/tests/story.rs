@@ -124,6 +124,7 @@ pub(super) fn ready_node() -> NodeFacts {
         allocatable: Allocatable {
             cpu_millis: 5800,
             memory_bytes: 110 * GIB,
+            pods: 110,
             devices: BTreeMap::from([("nvidia.com/gpu".into(), 1)]),
         },
         deleting_since: None,
