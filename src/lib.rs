@@ -5,6 +5,7 @@
 //! * [`settings`]: flags and environment, the only place that reads them.
 //! * [`clock`]: the only source of time.
 //! * [`provisioner`]: the engines that make machines.
+//! * [`occupancy`]: whether a pod of a run is still on a machine that is to be given back.
 //! * [`tasks`]: the long-running tasks, which live and die together.
 //! * [`kubernetes`]: how requests, watches, Events, the work queue and the lease work; no rule of trainyard.
 //! * [`resources`]: one builder for each kind of object a Run has; pure.
@@ -13,6 +14,7 @@
 pub mod clock;
 pub mod controllers;
 pub mod kubernetes;
+pub mod occupancy;
 pub mod operator;
 pub mod provisioner;
 pub mod resources;

@@ -177,7 +177,10 @@ fn use_trees_are_read_right() {
 /// What a module of the operator may name, besides itself.
 fn allowed(module: &str) -> Option<&'static [&'static str]> {
     match module {
-        "controllers" => Some(&["provisioner", "resources", "kubernetes", "telemetry", "clock", "tasks"]),
+        "controllers" => {
+            Some(&["provisioner", "resources", "occupancy", "kubernetes", "telemetry", "clock", "tasks"])
+        }
+        "occupancy" => Some(&["kubernetes"]),
         "provisioner" => Some(&["kubernetes", "telemetry", "clock", "tasks"]),
         "kubernetes" => Some(&["telemetry", "clock", "tasks"]),
         "settings" => Some(&["kubernetes", "telemetry"]),

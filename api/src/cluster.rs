@@ -3,6 +3,8 @@
 //! `spec` is the user's. `status` is written by the cluster controller only, in AmlCompute's words, and does not grow
 //! with the number of nodes: each node is a ClusterNode.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -12,6 +14,7 @@ use crate::capacity::Capacity;
 use crate::closed_set::closed_set;
 use crate::conditions::Condition;
 use crate::schema;
+use crate::tenancy::NamespaceSelector;
 use crate::vm_size::SIZE_NAME_PATTERN;
 
 /// Most nodes one Cluster may have: the size up to which planning and status are measured.
@@ -19,8 +22,7 @@ pub const MAX_NODES: i32 = 1000;
 /// Longest idle time, in seconds: 30 days.
 pub const MAX_IDLE_SECONDS: i32 = 2_592_000;
 
-const INSTEAD: &str =
-    "only scale can be changed; delete the Cluster and create it again, or create another one";
+const INSTEAD: &str = "only scale and allowedNamespaces can be changed; delete the Cluster and create it again, or create another one";
 
 /// A pool of equal machines.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -74,6 +76,18 @@ pub struct ClusterSpec {
     pub provisioning_class: Option<String>,
     /// How many machines, and how long one may idle.
     pub scale: Scale,
+    /// Namespaces whose Runs may name this Cluster, besides its own; absent, none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_namespaces: Option<NamespaceSelector>,
+}
+
+impl ClusterSpec {
+    /// Whether Runs of `namespace`, which has these labels as far as known, may use a Cluster in namespace `own`.
+    pub fn lets_in(&self, own: &str, namespace: &str, labels: Option<&BTreeMap<String, String>>) -> bool {
+        let selected =
+            || self.allowed_namespaces.as_ref().zip(labels).is_some_and(|(one, labels)| one.selects(labels));
+        namespace == own || selected()
+    }
 }
 
 closed_set! {
@@ -177,6 +191,12 @@ closed_set! {
         NoDefaultProvisioningClass,
         /// More than one class is marked as the default.
         ManyDefaultProvisioningClasses,
+        /// The class is not for Clusters of this namespace.
+        NamespaceNotAllowed,
+        /// The class is not for machines of this size.
+        VmSizeNotAllowed,
+        /// The class grants fewer nodes than are asked for.
+        NodeLimitReached,
         /// The class of the recorded name now has another engine.
         ProvisioningClassChanged,
         /// The engine refuses the class: its own object is missing or not ready, or its API is not installed.

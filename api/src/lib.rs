@@ -41,6 +41,7 @@ pub mod run;
 pub mod run_status;
 pub mod schema;
 pub mod shipped;
+pub mod tenancy;
 pub mod text;
 pub mod variables;
 pub mod vm_size;

@@ -1,13 +1,16 @@
 //! `ProvisioningClass`: which engine makes a Cluster's machines, and how; for machines what StorageClass is for disks.
 
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::closed_set::closed_set;
+use crate::cluster::MAX_NODES;
 use crate::names;
 use crate::placement::{NodeClassRef, Requirement, TaintEffect, Toleration};
 use crate::schema;
+use crate::tenancy::NamespaceSelector;
+use crate::vm_size::SIZE_NAME_PATTERN;
 
 /// Which engine makes machines, and how.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -50,6 +53,31 @@ pub struct ProvisioningClassSpec {
     /// Where machines may be.
     #[serde(default)]
     pub placement: Placement,
+    /// Namespaces whose Clusters may use this class; absent, all. Withdrawn, it stops new machines only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_namespaces: Option<NamespaceSelector>,
+    /// Sizes of machines, by `sizeName` or alias of their VmSize, at most 64; absent, all. Withdrawn, it stops new machines
+    /// only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "allowed_sizes")]
+    pub allowed_sizes: Option<Vec<String>>,
+    /// Most machines of one Cluster, 0 to 1000, whatever its `maxNodes`; absent, as many as that. Lowered, it stops new machines only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = MAX_NODES))]
+    pub max_nodes_per_cluster: Option<i32>,
+    /// Most machines of all Clusters of one namespace that use this class, 0 to 100000. Lowered, it stops new machines only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub max_nodes_per_namespace: Option<i32>,
+}
+
+fn allowed_sizes(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 64,
+        "items": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": SIZE_NAME_PATTERN},
+        "x-kubernetes-list-type": "set",
+    })
 }
 
 /// How Karpenter makes the machines.

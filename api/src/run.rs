@@ -72,7 +72,7 @@ const INSTEAD: &str = "only priority, suspend and cancel can be changed; create 
     validation = schema::at_creation(variables::are_set_once()),
 )]
 pub struct RunSpec {
-    /// The Cluster it runs on, in the same namespace. Cannot be changed.
+    /// The Cluster it runs on. Cannot be changed.
     #[x_kube(validation = schema::fixed("clusterRef", INSTEAD))]
     pub cluster_ref: ClusterRef,
     /// The Experiment it belongs to, in the same namespace; made if it is not there. Cannot be changed.
@@ -159,6 +159,17 @@ pub struct ClusterRef {
     /// Name of the Cluster.
     #[schemars(schema_with = "schema::name")]
     pub name: String,
+    /// Its namespace, which must let the Run's namespace in by `allowedNamespaces`; absent, the Run's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::label_name")]
+    pub namespace: Option<String>,
+}
+
+impl ClusterRef {
+    /// The namespace of the Cluster, for a Run in namespace `own`.
+    pub fn namespace_or<'a>(&'a self, own: &'a str) -> &'a str {
+        self.namespace.as_deref().unwrap_or(own)
+    }
 }
 
 closed_set! {

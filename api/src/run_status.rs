@@ -85,6 +85,8 @@ closed_set! {
         SpecChanged,
         /// No Cluster of that name is in its namespace.
         ClusterNotFound,
+        /// It names a Cluster of another namespace that is not there, or does not let its namespace in.
+        ClusterNotAllowed,
         /// The distribution does not divide the accelerators of a node, or asks for more than the node has.
         DoesNotFit,
         /// Waiting in the queue; see `queue.reason`.

@@ -74,7 +74,7 @@ fn probes_and_service_use_ports_that_the_operator_listens_on() {
 }
 
 /// What the operator asks of the API server: group, resource, verbs, and what for.
-const USED: [(&str, &str, &str); 23] = [
+const USED: [(&str, &str, &str); 24] = [
     // Watched by all controllers; read live before their nodes are taken for orphans; finalizers are patches.
     ("trainyard.dev", "clusters", "get list watch patch"),
     ("trainyard.dev", "runs", "get list watch patch"),
@@ -83,6 +83,8 @@ const USED: [(&str, &str, &str); 23] = [
     ("trainyard.dev", "vmsizes", "list watch"),
     // Made on first use; one that is there already is read.
     ("trainyard.dev", "experiments", "get list watch create"),
+    // Their labels decide who may use a shared Cluster or a class.
+    ("", "namespaces", "list watch"),
     // Claims are patches; forgetting is a delete.
     ("trainyard.dev", "clusternodes", "get list watch create patch delete"),
     ("trainyard.dev", "clusters/status", "patch"),

@@ -35,6 +35,19 @@ pub struct Resolved {
     pub tolerations: Vec<Toleration>,
     /// Where nodes may be.
     pub placement: Placement,
+    /// How many nodes the class grants.
+    pub grant: Grant,
+}
+
+/// How many nodes a class grants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// Name of the class.
+    pub class: String,
+    /// To one Cluster.
+    pub nodes_per_cluster: Option<i64>,
+    /// To all Clusters of a namespace that use the class.
+    pub nodes_per_namespace: Option<i64>,
 }
 
 /// Why no new node can be made, as it stands in `status.errors`.
@@ -50,14 +63,16 @@ fn refuse<T>(code: ClusterErrorCode, message: String) -> Result<T, Refusal> {
     Err(Refusal { code, message })
 }
 
-/// Resolves the size and class of `cluster`.
+/// Resolves the size and class of `cluster`. `namespace` are the labels of its namespace, once they are known.
 pub fn resolve(
     cluster: &Cluster,
     sizes: &[&VmSize],
     classes: &[&ProvisioningClass],
+    namespace: Option<&BTreeMap<String, String>>,
 ) -> Result<Resolved, Refusal> {
     let size = find_size(cluster, sizes)?;
     let class = find_class(cluster, classes)?;
+    granted(cluster, class, size, namespace)?;
     let karpenter = engine(class)?;
     let facts = VmSizeFacts {
         size_name: size.spec.size_name.clone(),
@@ -92,7 +107,49 @@ pub fn resolve(
             PlacementMode::SameZone => Placement::SameZone(zones.into_iter().map(Zone).collect()),
         },
         size: facts,
+        grant: Grant {
+            class: name_of(class.metadata.name.as_ref()),
+            nodes_per_cluster: class.spec.max_nodes_per_cluster.map(i64::from),
+            nodes_per_namespace: class.spec.max_nodes_per_namespace.map(i64::from),
+        },
     })
+}
+
+/// Whether the class is for Clusters of this namespace and size.
+fn granted(
+    cluster: &Cluster,
+    class: &ProvisioningClass,
+    size: &VmSize,
+    namespace: Option<&BTreeMap<String, String>>,
+) -> Result<(), Refusal> {
+    let name = name_of(class.metadata.name.as_ref());
+    if let Some(allowed) = &class.spec.allowed_namespaces
+        && !namespace.is_some_and(|labels| allowed.selects(labels))
+    {
+        return refuse(
+            ClusterErrorCode::NamespaceNotAllowed,
+            format!(
+                "ProvisioningClass {name} is not for namespace {}: its spec.allowedNamespaces does not select it, so no new node \
+                 can be made. An administrator can label the namespace or widen the class; or create a Cluster of another \
+                 class.",
+                name_of(cluster.metadata.namespace.as_ref())
+            ),
+        );
+    }
+    if let Some(allowed) = &class.spec.allowed_sizes
+        && !allowed.iter().any(|one| size.spec.answers_to(one))
+    {
+        return refuse(
+            ClusterErrorCode::VmSizeNotAllowed,
+            format!(
+                "spec.vmSize {}: ProvisioningClass {name} is for {} only, so no new node can be made. An administrator can \
+                 add it to spec.allowedSizes; to use another size create another Cluster.",
+                size.spec.size_name,
+                if allowed.is_empty() { "no size".to_owned() } else { allowed.join(", ") }
+            ),
+        );
+    }
+    Ok(())
 }
 
 fn find_size<'a>(cluster: &Cluster, sizes: &[&'a VmSize]) -> Result<&'a VmSize, Refusal> {

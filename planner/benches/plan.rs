@@ -103,6 +103,7 @@ fn snapshot(nodes: i64, queued: i64, state: State) -> Snapshot {
             node_capacity: gpus(8),
             placement: Placement::Any,
             growth_blocked: None,
+            max_limited: None,
         },
         lifetime: Lifetime::Wanted,
         nodes: (1..=there)

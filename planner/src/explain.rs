@@ -147,6 +147,12 @@ fn health(
             format!("no nodes can be asked for ({}){}", block.code, because(&block.message)),
         );
     }
+    let policy = &world.snapshot.policy;
+    if let Some(limit) = policy.max_limited.as_ref().filter(|_| policy.min_nodes > world.maximum) {
+        let minimum = policy.min_nodes;
+        let why = because(&limit.message);
+        return (PoolHealth::Blocked, format!("minNodes {minimum} cannot be reached ({}){why}", limit.code));
+    }
     if let Some(refusal) = growth.refused.as_ref().filter(|_| grown.withheld > 0) {
         let (wanted, cause, until) = (counted(grown.withheld, "node"), refusal.cause, refusal.until);
         let why = because(&refusal.message);

@@ -115,7 +115,7 @@ fn pass_over<'a>(
     let wait = if world.snapshot.lifetime != Lifetime::Wanted {
         Wait::ClusterDeleting
     } else if run.node_count > world.maximum {
-        Wait::ExceedsMaxNodes { needed: run.node_count, maximum: world.maximum }
+        exceeds_maximum(world, run)
     } else if let Some(hold) = run.hold.as_ref().filter(|hold| hold.until > world.now) {
         world.note_instant(hold.until);
         held(run, hold)
@@ -123,6 +123,16 @@ fn pass_over<'a>(
         exceeds_node_size(world, supply, sizes, run)?
     };
     Some(waits(run, wait))
+}
+
+fn exceeds_maximum(world: &World, run: &QueuedRun) -> Wait {
+    let needed = run.node_count;
+    match &world.snapshot.policy.max_limited {
+        Some(limit) => {
+            Wait::GrowthBlocked { needed, code: limit.code.clone(), message: limit.message.clone() }
+        }
+        None => Wait::ExceedsMaxNodes { needed, maximum: world.maximum },
+    }
 }
 
 fn held(run: &QueuedRun, hold: &Hold) -> Wait {

@@ -54,6 +54,9 @@ pub struct Policy {
     /// Why no new node can be asked for at all (class missing, size unknown, ...). Existing nodes go on working.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub growth_blocked: Option<GrowthBlock>,
+    /// Why `max_nodes` is less than the user wrote, when it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_limited: Option<GrowthBlock>,
 }
 
 /// Something that must be mended by a person before nodes can be asked for.

@@ -54,6 +54,8 @@ pub struct Manifest {
     pub classes: Vec<ProvisioningClass>,
     /// VmSizes.
     pub sizes: Vec<VmSize>,
+    /// Labels of Namespaces, by name.
+    pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
     /// Kinds of other objects, which were not read, and how many of each.
     pub others: BTreeMap<String, usize>,
 }
@@ -153,6 +155,12 @@ impl Reader<'_> {
         let (Some(version), Some(kind)) = (word(&object, "apiVersion"), word(&object, "kind")) else {
             return Err(Error::NoObject { place: place.clone() });
         };
+        if let ("v1", "Namespace", Some(name)) = (&*version, &*kind, object["metadata"]["name"].as_str()) {
+            let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
+            let labels = labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+            self.manifest.namespaces.insert(name.to_owned(), labels.collect());
+            return Ok(());
+        }
         if !version.starts_with(GROUP) {
             *self.manifest.others.entry(kind).or_default() += 1;
             return Ok(());

@@ -4,6 +4,8 @@
 //! those that would not be accepted with the reason. A Run with a status of its own is believed. The judgement itself is
 //! the model's; here is what it is made from.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use trainyard_api::capacity::Capacity;
@@ -33,6 +35,8 @@ pub struct Aside {
 pub enum AsideReason {
     /// It names no Cluster of its namespace.
     ClusterNotFound,
+    /// It names a Cluster of another namespace that does not let it in.
+    ClusterNotAllowed,
     /// It cannot be run, or was refused.
     NotAccepted,
     /// Whether it can be run is not known while the size is not.
@@ -65,13 +69,18 @@ pub fn judge(
     cluster: &Cluster,
     nodes: &[&ClusterNode],
     sizes: &[&VmSize],
+    labels: &dyn Fn(&str) -> BTreeMap<String, String>,
     now: Timestamp,
 ) -> Judged {
     let remembered = || cluster.status.as_ref()?.node_capacity.clone();
     let capacity = of_nodes(nodes).or_else(remembered).or_else(|| of_size(cluster, sizes));
     let pool = capacity.as_ref().map_or(acceptance::Pool::OfUnknownSize, acceptance::Pool::Of);
     let mut judged = Judged { runs: Vec::new(), aside: Vec::new(), assumed: 0 };
+    let own = cluster.metadata.namespace.clone().unwrap_or_default();
     for mut run in runs {
+        let theirs = run.metadata.namespace.clone().unwrap_or_default();
+        let is_let_in = cluster.spec.lets_in(&own, &theirs, Some(&labels(&theirs)));
+        let pool = if is_let_in { pool } else { acceptance::Pool::Missing };
         if was_looked_at(run.status.as_ref()) {
             judged.runs.push(run);
             continue;
@@ -106,6 +115,7 @@ fn refusal(run: &Run, pool: acceptance::Pool<'_>) -> Option<(AsideReason, String
     let reason = match fault {
         Unacceptable::Invalid(_) | Unacceptable::SpecChanged => AsideReason::NotAccepted,
         Unacceptable::ClusterNotFound { .. } => AsideReason::ClusterNotFound,
+        Unacceptable::ClusterNotAllowed { .. } => AsideReason::ClusterNotAllowed,
         Unacceptable::NotChecked { .. } => AsideReason::NotChecked,
         Unacceptable::DoesNotFit(_) => AsideReason::DoesNotFit,
     };

@@ -50,7 +50,7 @@ pub struct Pool {
 
 /// Decides for every Cluster of the files.
 pub fn complete(manifest: Manifest, now: Timestamp) -> anyhow::Result<World> {
-    let Manifest { mut clusters, mut nodes, mut runs, mut classes, sizes, others } = manifest;
+    let Manifest { mut clusters, mut nodes, mut runs, mut classes, sizes, namespaces, others } = manifest;
     let mut stand_ins = StandIns::new(now);
     stand_ins.of_clusters(&mut clusters, &nodes);
     for node in &mut nodes {
@@ -78,11 +78,15 @@ pub fn complete(manifest: Manifest, now: Timestamp) -> anyhow::Result<World> {
             .iter()
             .filter(|node| key_of(node.metadata.namespace.as_ref(), Some(&node.spec.cluster.name)) == key)
             .partition(|node| Some(&node.spec.cluster.uid) == cluster.metadata.uid.as_ref());
-        let names_it =
-            |run: &Run| key_of(run.metadata.namespace.as_ref(), Some(&run.spec.cluster_ref.name)) == key;
+        let names_it = |run: &Run| {
+            let own = run.metadata.namespace.clone().unwrap_or_default();
+            let of = &run.spec.cluster_ref;
+            key_of(Some(&of.namespace_or(&own).to_owned()), Some(&of.name)) == key
+        };
         let (mine, rest): (Vec<_>, Vec<_>) = runs.into_iter().partition(names_it);
         runs = rest;
-        let judged = acceptance::judge(mine, cluster, &own, &sizes, now);
+        let labels = |namespace: &str| labels_of(&namespaces, namespace);
+        let judged = acceptance::judge(mine, cluster, &own, &sizes, &labels, now);
         stand_ins.accepted += judged.assumed;
         let (mut light, mut aside) = (Vec::new(), judged.aside);
         for run in judged.runs {
@@ -102,22 +106,50 @@ pub fn complete(manifest: Manifest, now: Timestamp) -> anyhow::Result<World> {
                 orphans.iter().filter_map(|node| node.metadata.name.as_deref()).collect();
             let (theirs, rest): (Vec<_>, Vec<_>) = light.into_iter().partition(|run| is_live_on(run, &names));
             light = rest;
-            pools.push(pool(&key, None, Err(catalogue::cluster_gone()), &orphans, &theirs, Vec::new(), now));
+            let known = Known { nodes: &orphans, runs: &theirs, nodes_elsewhere: 0 };
+            pools.push(pool(&key, None, Err(catalogue::cluster_gone()), &known, Vec::new(), now));
         }
-        let resolved = catalogue::resolve(cluster, &sizes, &classes);
-        pools.push(pool(&key, Some(cluster.clone()), resolved, &own, &light, aside, now));
+        let namespace = cluster.metadata.namespace.clone().unwrap_or_default();
+        let resolved = catalogue::resolve(cluster, &sizes, &classes, Some(&labels(&namespace)));
+        let class = |cluster: &Cluster| {
+            let resolved = catalogue::resolve(cluster, &sizes, &classes, Some(&labels(&namespace)));
+            resolved.ok().map(|resolved| resolved.class.name)
+        };
+        let shares_the_grant = |other: &&Cluster| {
+            other.metadata.namespace == cluster.metadata.namespace
+                && other.metadata.name != cluster.metadata.name
+                && class(other) == class(cluster)
+        };
+        let nodes_elsewhere =
+            clusters.iter().filter(shares_the_grant).map(|other| nodes_of(other, &nodes)).sum();
+        let known = Known { nodes: &own, runs: &light, nodes_elsewhere };
+        pools.push(pool(&key, Some(cluster.clone()), resolved, &known, aside, now));
     }
     let homeless = runs.iter().map(acceptance::homeless).collect();
     let assumptions = stand_ins.sentences(&others);
     Ok(World { now, pools, homeless, assumed_class: stand_ins.class, assumptions })
 }
 
+/// What files tell of one Cluster's nodes and runs.
+struct Known<'a> {
+    nodes: &'a [&'a ClusterNode],
+    runs: &'a [LightRun],
+    nodes_elsewhere: i64,
+}
+
+/// How many nodes a Cluster has.
+fn nodes_of(cluster: &Cluster, nodes: &[ClusterNode]) -> i64 {
+    let is_gone = |node: &ClusterNode| node.status.as_ref().is_some_and(|status| status.gone_time.is_some());
+    let is_its =
+        |node: &&ClusterNode| Some(&node.spec.cluster.uid) == cluster.metadata.uid.as_ref() && !is_gone(node);
+    nodes.iter().filter(is_its).count() as i64
+}
+
 fn pool(
     key: &str,
     cluster: Option<Cluster>,
     catalogue: Result<Resolved, Refusal>,
-    nodes: &[&ClusterNode],
-    runs: &[LightRun],
+    Known { nodes, runs, nodes_elsewhere }: &Known<'_>,
     aside: Vec<Aside>,
     now: Timestamp,
 ) -> Pool {
@@ -133,9 +165,20 @@ fn pool(
         nodes: &nodes.iter().collect::<Vec<_>>(),
         runs: &runs.iter().collect::<Vec<_>>(),
         catalogue: catalogue.as_ref(),
+        nodes_elsewhere: *nodes_elsewhere,
     });
     let plan = plan(&snapshot, now);
     Pool { key: key.to_owned(), cluster, catalogue, snapshot, plan, aside }
+}
+
+/// What files say of a namespace, and the label that Kubernetes sets on each.
+fn labels_of(
+    given: &BTreeMap<String, BTreeMap<String, String>>,
+    namespace: &str,
+) -> BTreeMap<String, String> {
+    let mut labels = given.get(namespace).cloned().unwrap_or_default();
+    labels.insert("kubernetes.io/metadata.name".to_owned(), namespace.to_owned());
+    labels
 }
 
 /// A run belongs to a past Cluster while its live attempt is on nodes of it.

@@ -90,6 +90,12 @@ impl RunDraft {
         self.with("clusterRef", json!({"name": cluster}))
     }
 
+    /// Its Cluster, in another namespace.
+    #[must_use]
+    pub fn on_shared(self, namespace: &str, cluster: &str) -> Self {
+        self.with("clusterRef", json!({"namespace": namespace, "name": cluster}))
+    }
+
     /// Its gang.
     #[must_use]
     pub fn nodes(self, count: i32) -> Self {

@@ -17,4 +17,5 @@ mod operators;
 mod queue;
 mod rest;
 mod sharing;
+mod tenancy;
 mod wrong;

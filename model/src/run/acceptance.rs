@@ -18,7 +18,7 @@ use super::{InvalidRun, ValidRun, spec_hash};
 /// What a Run finds where it wants to run.
 #[derive(Clone, Copy, Debug)]
 pub enum Pool<'a> {
-    /// No Cluster of that name is in its namespace.
+    /// No Cluster of that name is in that namespace, or it does not let the Run's namespace in.
     Missing,
     /// Its Cluster is there; what its machines have is not known yet.
     OfUnknownSize,
@@ -47,6 +47,19 @@ pub enum Unacceptable {
         /// Its namespace.
         namespace: String,
     },
+    /// It names a Cluster of another namespace. Whether there is one is not told to whom it does not let in.
+    #[error(
+        "Cluster {cluster} of namespace {there} does not exist, or does not let Runs of namespace {namespace} in: its \
+         spec.allowedNamespaces must select that namespace; ask who owns it, or create another Run on a Cluster of your own"
+    )]
+    ClusterNotAllowed {
+        /// The name it gives.
+        cluster: String,
+        /// The namespace it gives.
+        there: String,
+        /// Its own namespace.
+        namespace: String,
+    },
     /// It waits until it is known what machines of its Cluster have.
     #[error(
         "the size of Cluster {cluster} is not known yet, so whether the Run fits its machines is not, either; the errors \
@@ -68,6 +81,7 @@ impl Unacceptable {
             Self::Invalid(_) => RunReason::NotAccepted,
             Self::SpecChanged => RunReason::SpecChanged,
             Self::ClusterNotFound { .. } => RunReason::ClusterNotFound,
+            Self::ClusterNotAllowed { .. } => RunReason::ClusterNotAllowed,
             Self::NotChecked { .. } => RunReason::NotChecked,
             Self::DoesNotFit(_) => RunReason::DoesNotFit,
         }
@@ -92,11 +106,15 @@ pub fn judge<'a>(
     }
 }
 
-/// That a Run names no Cluster of its namespace.
+/// That a Run names no Cluster that it may use.
 pub fn cluster_not_found(run: &Run) -> Unacceptable {
-    Unacceptable::ClusterNotFound {
-        cluster: run.spec.cluster_ref.name.clone(),
-        namespace: run.metadata.namespace.clone().unwrap_or_default(),
+    let namespace = run.metadata.namespace.clone().unwrap_or_default();
+    let cluster = run.spec.cluster_ref.name.clone();
+    let there = run.spec.cluster_ref.namespace_or(&namespace).to_owned();
+    if there == namespace {
+        Unacceptable::ClusterNotFound { cluster, namespace }
+    } else {
+        Unacceptable::ClusterNotAllowed { cluster, there, namespace }
     }
 }
 

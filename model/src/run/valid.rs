@@ -39,7 +39,7 @@ impl std::fmt::Display for RunIdentity {
 pub struct ValidRun {
     /// Which Run.
     pub id: RunIdentity,
-    /// Name of its Cluster, in its namespace.
+    /// Name of its Cluster.
     pub cluster: String,
     /// Name of its Experiment, in its namespace.
     pub experiment: String,
@@ -101,7 +101,7 @@ impl ValidRun {
 
         // No `..`: a new field must make somebody decide what it means here.
         let RunSpec {
-            cluster_ref: ClusterRef { name: cluster },
+            cluster_ref: ClusterRef { name: cluster, namespace: _ },
             experiment,
             priority,
             node_count,

@@ -9,8 +9,8 @@ pub mod run;
 use jiff::SignedDuration;
 use trainyard_api::cluster::{BackoffCause, Cluster, ClusterErrorCode};
 use trainyard_planner::{
-    ActiveRun, Backoff, Capacity, EndedAttempt, FailureCause, GrowthBlock, Lifetime, NodeName, Placement,
-    Policy, QueuedRun, Snapshot, Zone,
+    ActiveRun, Backoff, Capacity, EndedAttempt, FailureCause, GrowthBlock, Lifetime, Machine, NodeName,
+    Placement, Policy, QueuedRun, Snapshot, Zone,
 };
 
 use crate::catalogue::{Refusal, Resolved};
@@ -29,6 +29,8 @@ pub struct World<'a> {
     pub runs: &'a [&'a LightRun],
     /// Its size and class.
     pub catalogue: Result<&'a Resolved, &'a Refusal>,
+    /// Nodes that other Clusters of its namespace have of its class.
+    pub nodes_elsewhere: i64,
 }
 
 /// The planner's snapshot of that world.
@@ -103,11 +105,47 @@ pub fn lifetime(cluster: Option<&Cluster>) -> Lifetime {
     }
 }
 
+/// The most nodes there may be: what the user wrote, or less when the class grants less, and then why. Nodes that are there
+/// are let be: what a class no longer grants ends no run.
+fn maximum(world: &World<'_>) -> (i64, Option<GrowthBlock>) {
+    let written = world.cluster.map_or(0, |cluster| i64::from(cluster.spec.scale.max_nodes));
+    let Ok(Resolved { grant, .. }) = world.catalogue else { return (written, None) };
+    let class = &grant.class;
+    let of_cluster = grant.nodes_per_cluster.map(|most| {
+        let nodes = counted(most);
+        (most, format!("ProvisioningClass {class} grants {nodes} to one Cluster"))
+    });
+    let of_namespace = grant.nodes_per_namespace.map(|most| {
+        let (left, nodes, others) = (most - world.nodes_elsewhere, counted(most), world.nodes_elsewhere);
+        let said = format!(
+            "ProvisioningClass {class} grants {nodes} to all Clusters of a namespace, and the others have {others} of them"
+        );
+        (left, said)
+    });
+    let there = world.nodes.iter().filter(|node| node.machine != Machine::Gone).count() as i64;
+    let least = of_cluster.into_iter().chain(of_namespace).min_by_key(|(most, _)| *most);
+    match least.map(|(most, said)| (most.max(there).max(0), said)).filter(|(most, _)| *most < written) {
+        None => (written, None),
+        Some((most, said)) => {
+            let message = format!("{said}; an administrator can raise that, or lower what is asked for");
+            (
+                most,
+                Some(GrowthBlock { code: ClusterErrorCode::NodeLimitReached.as_str().to_owned(), message }),
+            )
+        }
+    }
+}
+
+fn counted(nodes: i64) -> String {
+    if nodes == 1 { "1 node".to_owned() } else { format!("{nodes} nodes") }
+}
+
 fn policy(world: &World<'_>, node_capacity: Capacity) -> Policy {
+    let (max_nodes, max_limited) = maximum(world);
     let scale = world.cluster.map(|cluster| &cluster.spec.scale);
     Policy {
         min_nodes: scale.map_or(0, |scale| i64::from(scale.min_nodes)),
-        max_nodes: scale.map_or(0, |scale| i64::from(scale.max_nodes)),
+        max_nodes,
         idle_timeout: SignedDuration::from_secs(
             scale.map_or(0, |scale| i64::from(scale.idle_seconds_before_scale_down)),
         ),
@@ -117,6 +155,7 @@ fn policy(world: &World<'_>, node_capacity: Capacity) -> Policy {
             code: refusal.code.as_str().to_owned(),
             message: refusal.message.clone(),
         }),
+        max_limited,
     }
 }
 

@@ -26,7 +26,9 @@ pub struct LightRun {
     pub id: RunId,
     /// The version this was read at.
     pub resource_version: String,
-    /// The Cluster it names, in its own namespace.
+    /// Namespace of the Cluster it names.
+    pub cluster_namespace: String,
+    /// Name of that Cluster.
     pub cluster: String,
     /// When it was created.
     pub created: Timestamp,
@@ -104,6 +106,7 @@ impl LightRun {
                 uid: metadata.uid.clone()?,
             },
             resource_version: metadata.resource_version.clone()?,
+            cluster_namespace: run.spec.cluster_ref.namespace_or(metadata.namespace.as_ref()?).to_owned(),
             cluster: run.spec.cluster_ref.name.clone(),
             created: metadata.creation_timestamp.as_ref()?.0,
             priority: match run.spec.priority {

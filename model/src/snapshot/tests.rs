@@ -56,6 +56,7 @@ fn told(cluster: &Cluster, nodes: &[LightNode]) -> (RequestedShare, Capacity) {
         nodes: &nodes.iter().collect::<Vec<_>>(),
         runs: &[&run],
         catalogue: Err(&gone),
+        nodes_elsewhere: 0,
     });
     (snapshot.queued[0].share.clone(), snapshot.policy.node_capacity)
 }

@@ -10,7 +10,7 @@ use trainyard_api::{
     conditions::{self, ClusterCondition, Condition, ConditionStatus},
     text,
 };
-use trainyard_planner::{Capacity, Lifetime, NodeCounts, PoolHealth, PoolReport};
+use trainyard_planner::{Capacity, GrowthBlock, Lifetime, NodeCounts, PoolHealth, PoolReport};
 
 use crate::catalogue::{Refusal, Resolved};
 use crate::snapshot::{lifetime, node::wire_capacity, wire_cause};
@@ -20,20 +20,31 @@ const MAX_ERRORS: usize = 10;
 /// Most back-off entries that status remembers; the schema takes no more.
 const MAX_BACKOFF: usize = 8;
 
-/// The status of `cluster` after a plan that reported `report` at `now`. `measured` is what each of its nodes has at least.
+/// What the status of a Cluster says beside what the planner reports.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances<'a> {
+    /// Its size and class.
+    pub catalogue: Result<&'a Resolved, &'a Refusal>,
+    /// Why it may not have as many nodes as its user wrote.
+    pub limit: Option<&'a GrowthBlock>,
+    /// What each of its nodes has at least, once one was measured.
+    pub measured: Option<&'a Capacity>,
+}
+
+/// The status of `cluster` after a plan that reported `report` at `now`.
 ///
 /// Deterministic, and equal to the status that is there when nothing changed, so that nothing is written then.
 pub fn cluster_status(
     cluster: &Cluster,
     report: &PoolReport,
-    catalogue: Result<&Resolved, &Refusal>,
-    measured: Option<&Capacity>,
+    Circumstances { catalogue, limit, measured }: Circumstances<'_>,
     now: Timestamp,
 ) -> ClusterStatus {
     let before = cluster.status.clone().unwrap_or_default();
     let generation = cluster.metadata.generation;
     let allocation_state = if report.resizing { AllocationState::Resizing } else { AllocationState::Steady };
-    let errors = errors(&before.errors, report, catalogue.err(), now);
+    let limit = limit.filter(|_| report.health == PoolHealth::Blocked);
+    let errors = errors(&before.errors, report, catalogue.err(), limit, now);
     let health = health(report, catalogue.err());
     let allocation_changed = before.allocation_state != Some(allocation_state);
     ClusterStatus {
@@ -123,6 +134,7 @@ fn errors(
     before: &[ClusterError],
     report: &PoolReport,
     refusal: Option<&Refusal>,
+    limit: Option<&GrowthBlock>,
     now: Timestamp,
 ) -> Vec<ClusterError> {
     let known = |code: ClusterErrorCode| before.iter().find(|error| error.code == code);
@@ -146,6 +158,9 @@ fn errors(
     };
     if let Some(refusal) = refusal {
         add(refusal.code, &refusal.message, 1);
+    }
+    if let Some(limit) = limit {
+        add(ClusterErrorCode::NodeLimitReached, &limit.message, 1);
     }
     for entry in &report.backoff {
         if let Some((_, code)) = wire_cause(entry.cause) {

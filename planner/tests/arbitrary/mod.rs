@@ -179,7 +179,7 @@ fn policy() -> impl Strategy<Value = Policy> {
     let idle = prop_oneof![Just(0i64), Just(2), Just(10)];
     (0i64..4, 0i64..9, idle, prop::bool::weighted(0.1), any::<bool>()).prop_map(
         |(min, max, idle, blocked, zones)| Policy {
-            min_nodes: min.min(max),
+            min_nodes: if max % 3 == 0 { min } else { min.min(max) },
             max_nodes: max,
             idle_timeout: SignedDuration::from_mins(idle),
             node_capacity: whole(),
@@ -190,6 +190,9 @@ fn policy() -> impl Strategy<Value = Policy> {
             },
             growth_blocked: blocked
                 .then(|| GrowthBlock { code: "ClassNotFound".into(), message: "make one".into() }),
+            // A class may grant less than the minimum that its user wrote.
+            max_limited: (max % 3 == 0)
+                .then(|| GrowthBlock { code: "NodeLimitReached".into(), message: "ask for more".into() }),
         },
     )
 }

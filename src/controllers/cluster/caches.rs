@@ -1,5 +1,8 @@
 //! What the cluster controller watches, and which Clusters each change wakes.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
 use trainyard_api::{
@@ -28,6 +31,8 @@ pub struct Caches {
     pub sizes: Cache<VmSize>,
     /// All classes.
     pub classes: Cache<ProvisioningClass>,
+    /// Labels of all namespaces.
+    pub namespaces: Cache<BTreeMap<String, String>>,
 }
 
 /// How often the first lists are looked for. Only at start, for the fraction of a second that they take.
@@ -37,13 +42,14 @@ impl Caches {
     /// Waits until every cache has its first list. A plan from half a world would be safe and wrong: it would ask for
     /// nodes that are there.
     pub async fn wait_until_listed(&self, token: &CancellationToken) {
-        let Self { clusters, nodes, runs, sizes, classes } = self;
+        let Self { clusters, nodes, runs, sizes, classes, namespaces } = self;
         let listed = || {
             clusters.is_initialised()
                 && nodes.is_initialised()
                 && runs.is_initialised()
                 && sizes.is_initialised()
                 && classes.is_initialised()
+                && namespaces.is_initialised()
         };
         while !listed() && !token.is_cancelled() {
             tokio::time::sleep(LISTED_POLL).await;
@@ -69,6 +75,7 @@ pub fn watch(
         .whole()
         .notify(move |change| of_cluster(change.key.clone()))
         .start(tasks, readiness, metrics);
+    let all = clusters.clone();
     let nodes = Watch::<ClusterNode>::guarded("clusternodes", Api::all(client.clone()))
         .reduce(|node| LightNode::of(&node))
         .index(|node| Some(entry(&node.namespace, &node.cluster_name)))
@@ -76,15 +83,20 @@ pub fn watch(
             for node in change.sides() {
                 of_node(ObjectKey::namespaced(&node.namespace, &node.cluster_name));
             }
+            // A grant that the Clusters of a namespace share has room again.
+            if let (Some(gone), None) = (&change.before, &change.after) {
+                let neighbours = all.filter(|one| one.metadata.namespace.as_ref() == Some(&gone.namespace));
+                neighbours.iter().for_each(|one| of_node(ObjectKey::of(&**one)));
+            }
         })
         .start(tasks, readiness, metrics);
     let runs = Watch::<Run>::guarded("runs", Api::all(client.clone()))
         .select(Selection::all().fields(not_ended()))
         .reduce(|run| LightRun::of(&run))
-        .index(|run| Some(entry(&run.id.namespace, &run.cluster)))
+        .index(|run| Some(entry(&run.cluster_namespace, &run.cluster)))
         .notify(move |change| {
             for run in change.sides() {
-                of_run(ObjectKey::namespaced(&run.id.namespace, &run.cluster));
+                of_run(ObjectKey::namespaced(&run.cluster_namespace, &run.cluster));
             }
         })
         .start(tasks, readiness, metrics);
@@ -94,12 +106,18 @@ pub fn watch(
         .whole()
         .notify(move |_| wake_all(&all, &of_size))
         .start(tasks, readiness, metrics);
-    let (all, of_class) = (clusters.clone(), wake);
+    let (all, of_class) = (clusters.clone(), wake.clone());
     let classes = Watch::<ProvisioningClass>::guarded("provisioningclasses", Api::all(client.clone()))
         .whole()
         .notify(move |_| wake_all(&all, &of_class))
         .start(tasks, readiness, metrics);
-    Caches { clusters, nodes, runs, sizes, classes }
+    // Labels decide who may use a Cluster or a class; namespaces whose labels stay wake nobody.
+    let (all, of_namespace) = (clusters.clone(), wake);
+    let namespaces = Watch::<Namespace>::new("namespaces", Api::all(client.clone()))
+        .reduce(|namespace| Some(namespace.metadata.labels.unwrap_or_default()))
+        .notify(move |_| wake_all(&all, &of_namespace))
+        .start(tasks, readiness, metrics);
+    Caches { clusters, nodes, runs, sizes, classes, namespaces }
 }
 
 fn wake_all(clusters: &Cache<Cluster>, wake: &impl Fn(ObjectKey)) {

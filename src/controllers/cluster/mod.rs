@@ -15,6 +15,7 @@ mod execute;
 mod memory;
 mod observe;
 mod report;
+mod tenancy;
 
 use std::sync::Arc;
 
@@ -80,12 +81,20 @@ pub struct Context {
     /// What the watches have seen.
     pub caches: Caches,
     memory: memory::Memory,
+    turns: tenancy::Turns,
 }
 
 impl Context {
     /// A controller that has written nothing yet.
     pub fn new(client: Client, clock: SharedClock, engines: Engines, caches: Caches) -> Self {
-        Self { client, clock, engines, caches, memory: memory::Memory::default() }
+        Self {
+            client,
+            clock,
+            engines,
+            caches,
+            memory: memory::Memory::default(),
+            turns: tenancy::Turns::default(),
+        }
     }
 }
 
@@ -100,6 +109,7 @@ const AFTER_FAILURE: SignedDuration = SignedDuration::from_secs(2);
 /// Decides about and acts for the Clusters of one name: the one that is there, and any that were there before it and
 /// left nodes behind. Returns when to look again if nothing changes.
 pub async fn reconcile(context: &Arc<Context>, key: &ObjectKey) -> Result<Option<Timestamp>, Error> {
+    let _turn = context.turns.of(context, &key.namespace).await;
     let now = context.clock.now();
     let mut next_look = None;
     for scope in observe::observe(context, key).await? {

@@ -18,7 +18,7 @@ use trainyard_planner::{NodeName, RunId, Snapshot};
 
 use super::caches::entry;
 use super::memory::Newest;
-use super::{Context, earliest};
+use super::{Context, earliest, tenancy};
 use crate::kubernetes::apply;
 use crate::kubernetes::error::{Error, Verb};
 use crate::kubernetes::key::ObjectKey;
@@ -104,7 +104,10 @@ pub async fn observe(context: &Context, key: &ObjectKey) -> Result<Vec<Scope>, E
     }
     if let Some(cluster) = cluster {
         let cluster = with_finalizer(context, cluster).await?;
-        let rest = runs.into_iter().filter(|run| !taken.contains(&run.id.uid)).collect();
+        let stays = |run: &Arc<LightRun>| {
+            !taken.contains(&run.id.uid) && tenancy::lets_in(context, &cluster, key, run)
+        };
+        let rest = runs.into_iter().filter(stays).collect();
         scopes.push(scope(context, key, Some(cluster), own, rest).await);
     } else if has_live_runs {
         // Neither Cluster nor nodes are left of what these were allocated; somebody has to tell them.
@@ -195,6 +198,9 @@ async fn scope(
         None => (Err(catalogue::cluster_gone()), None),
     };
     let cluster_key = key.to_string();
+    let nodes_elsewhere = catalogue
+        .as_ref()
+        .map_or(0, |resolved| tenancy::nodes_elsewhere(context, key, resolved, context.clock.now()));
     let mut snapshot = {
         let light_nodes: Vec<&LightNode> = nodes.iter().map(AsRef::as_ref).collect();
         let light_runs: Vec<&LightRun> = runs.iter().map(AsRef::as_ref).collect();
@@ -204,6 +210,7 @@ async fn scope(
             nodes: &light_nodes,
             runs: &light_runs,
             catalogue: catalogue.as_ref(),
+            nodes_elsewhere,
         })
     };
     let nodes: BTreeMap<String, Arc<LightNode>> =
@@ -237,7 +244,8 @@ async fn catalogue_of(
         let (sizes, classes) = (context.caches.sizes.all(), context.caches.classes.all());
         let sizes: Vec<_> = sizes.iter().map(AsRef::as_ref).collect();
         let classes: Vec<_> = classes.iter().map(AsRef::as_ref).collect();
-        catalogue::resolve(cluster, &sizes, &classes)
+        let labels = context.caches.namespaces.get(&ObjectKey::cluster_scoped(&key.namespace));
+        catalogue::resolve(cluster, &sizes, &classes, labels.as_deref())
     };
     let resolved = match resolved {
         Ok(resolved) => resolved,

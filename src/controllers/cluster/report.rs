@@ -20,6 +20,7 @@ use trainyard_api::{
 use trainyard_model::snapshot::measured_capacity;
 use trainyard_model::snapshot::run::{LightRun, Standing};
 use trainyard_model::status::{
+    pool::Circumstances,
     pool::cluster_status,
     queue::{Change, change, queue_entry},
 };
@@ -76,7 +77,12 @@ async fn store_pool(
     let Some(cluster) = &scope.cluster else { return Ok((true, None)) };
     let before = cluster.status.clone().unwrap_or_default();
     let measured = measured_capacity(scope.nodes.values().filter_map(|node| node.measured.as_ref()));
-    let wanted = cluster_status(cluster, &plan.report.pool, scope.catalogue.as_ref(), measured.as_ref(), now);
+    let circumstances = Circumstances {
+        catalogue: scope.catalogue.as_ref(),
+        limit: scope.snapshot.policy.max_limited.as_ref(),
+        measured: measured.as_ref(),
+    };
+    let wanted = cluster_status(cluster, &plan.report.pool, circumstances, now);
     if before == wanted {
         return Ok((true, None));
     }

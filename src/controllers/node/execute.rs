@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
-use trainyard_api::names::{FieldManager, labels};
+use trainyard_api::names::FieldManager;
 use trainyard_model::node::{Answer, seen::Owner};
 
 use super::{
@@ -27,8 +27,9 @@ use super::{
 use crate::{
     kubernetes::{
         apply::{self, Seen},
-        read::{self, Selection},
+        read,
     },
+    occupancy::{self, Machine},
     provisioner::{EngineKind, Launched, Pool, Release, ReleaseOutcome, Released, Validity, Wanted},
 };
 
@@ -208,9 +209,7 @@ async fn cordon(controller: &NodeController, id: &NodeId, owner: Option<&Owner>)
     Ok(())
 }
 
-/// A pod of any run that may use the Cluster, bound to this Node and not finished, if there is one. Such runs are in
-/// the Cluster's namespace: a label that somebody else puts on a pod elsewhere holds no machine. Where nothing tells
-/// the namespace any more, all are looked at.
+/// A pod of a run that is bound to this Node and not finished.
 async fn live_pod_of_ours(
     controller: &NodeController,
     pool: &Pool,
@@ -218,18 +217,13 @@ async fn live_pod_of_ours(
     node: &str,
 ) -> Result<Option<String>, Error> {
     let namespace = owner.map_or(pool.namespace.as_str(), |owner| owner.namespace.as_str());
-    let api = match namespace {
-        "" => Api::<Pod>::all(controller.client.clone()),
-        _ => Api::<Pod>::namespaced(controller.client.clone(), namespace),
-    };
-    let there = Selection::all().labels(labels::RUN_UID).fields(format!("spec.nodeName={node}"));
-    let pods = read::list(&api, &there).await?;
+    let cluster_node = owner.map_or("", |owner| owner.name.as_str());
     let has_finished = |pod: &Pod| {
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         matches!(phase, Some("Succeeded" | "Failed"))
     };
-    let live = pods.iter().filter(|pod| !has_finished(pod));
-    Ok(live.map(|pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())).min())
+    let machine = Machine { namespace, cluster_node, node };
+    Ok(occupancy::live_pod(&controller.client, machine, |pod| !has_finished(pod)).await?)
 }
 
 async fn launch(

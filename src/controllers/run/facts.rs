@@ -36,8 +36,8 @@ pub struct RunFacts {
     pub finalizers: Vec<String>,
     /// Whether it is being deleted.
     pub deleting: bool,
-    /// Name of its Cluster.
-    pub cluster: String,
+    /// Namespace and name of its Cluster.
+    pub cluster: ObjectKey,
     /// Name of its Experiment.
     pub experiment: String,
     /// Its phase; Queued until one is written.
@@ -55,7 +55,7 @@ impl RunFacts {
             seen: Seen::of(&run).ok()?,
             finalizers: run.finalizers().to_vec(),
             deleting: run.metadata.deletion_timestamp.is_some(),
-            cluster: run.spec.cluster_ref.name.clone(),
+            cluster: cluster_of(&run),
             experiment: run.spec.experiment.clone(),
             phase: status.and_then(|status| status.phase).unwrap_or_default(),
             whole: (!status.is_some_and(is_over)).then(|| Arc::new(run)),
@@ -66,6 +66,13 @@ impl RunFacts {
     pub fn has_finalizer(&self) -> bool {
         self.finalizers.iter().any(|one| one == Finalizer::Run.as_str())
     }
+}
+
+/// Namespace and name of the Cluster that a Run names.
+pub fn cluster_of(run: &Run) -> ObjectKey {
+    let own = run.metadata.namespace.as_deref().unwrap_or_default();
+    let cluster = &run.spec.cluster_ref;
+    ObjectKey::namespaced(cluster.namespace_or(own), &cluster.name)
 }
 
 /// Whether nothing is left to be done for a Run with this status: terminal, every allocation answered, all pods gone.

@@ -20,7 +20,7 @@ mod report;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
 use trainyard_api::names::labels;
@@ -147,7 +147,7 @@ impl Controller {
 
     /// A decision from half a world would take pods for lost.
     async fn wait_until_listed(&self, token: &CancellationToken) {
-        let Caches { runs, pods, nodes, clusters, services, sizes } = &self.caches;
+        let Caches { runs, pods, nodes, clusters, services, sizes, namespaces } = &self.caches;
         let listed = || {
             runs.is_initialised()
                 && pods.is_initialised()
@@ -155,6 +155,7 @@ impl Controller {
                 && clusters.is_initialised()
                 && services.is_initialised()
                 && sizes.is_initialised()
+                && namespaces.is_initialised()
         };
         while !listed() && !token.is_cancelled() {
             tokio::time::sleep(LISTED_POLL).await;
@@ -212,9 +213,16 @@ fn watch(
     let clusters = Watch::<Cluster>::guarded("clusters of the run controller", Api::all(client.clone()))
         .reduce(|cluster| Some(ClusterFacts::of(&cluster)))
         .notify(move |change| {
-            let concerns =
-                |run: &RunFacts| run.key.namespace == change.key.namespace && run.cluster == change.key.name;
-            wake_waiting(&all, &woken, concerns);
+            wake_waiting(&all, &woken, |run| run.cluster == change.key);
+        })
+        .start(tasks, readiness, metrics);
+    // Its labels decide which Clusters of other namespaces its Runs may name.
+    let (all, woken) = (runs.clone(), wake.clone());
+    let namespaces = Watch::<Namespace>::new("namespaces of the run controller", Api::all(client.clone()))
+        .reduce(|namespace| Some(namespace.metadata.labels.unwrap_or_default()))
+        .notify(move |change| {
+            let is_abroad = |run: &RunFacts| run.cluster.namespace != run.key.namespace;
+            wake_waiting(&all, &woken, |run| run.key.namespace == change.key.name && is_abroad(run));
         })
         .start(tasks, readiness, metrics);
     let (all, woken) = (runs.clone(), wake);
@@ -222,7 +230,7 @@ fn watch(
         .reduce(|size| Some(SizeFacts::of(&size)))
         .notify(move |_| wake_waiting(&all, &woken, |_| true))
         .start(tasks, readiness, metrics);
-    Caches { runs, pods, nodes, clusters, services, sizes }
+    Caches { runs, pods, nodes, clusters, services, sizes, namespaces }
 }
 
 fn wake_waiting(runs: &Cache<RunFacts>, wake: &impl Fn(ObjectKey), concerns: impl Fn(&RunFacts) -> bool) {

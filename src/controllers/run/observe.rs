@@ -13,7 +13,7 @@ use trainyard_api::cluster_node::ClusterIdentity;
 use trainyard_api::placement::{Taint, Toleration};
 use trainyard_model::run::{InvalidRun, ValidRun, acceptance};
 
-use super::facts::{ClusterFacts, NodeFacts, PodFacts, RunFacts, ServiceFacts, SizeFacts};
+use super::facts::{ClusterFacts, NodeFacts, PodFacts, RunFacts, ServiceFacts, SizeFacts, cluster_of};
 use super::memory::{BELIEVED, Memory, Remembered};
 use crate::kubernetes::cache::Cache;
 use crate::kubernetes::key::ObjectKey;
@@ -34,6 +34,8 @@ pub struct Caches {
     pub services: Cache<ServiceFacts>,
     /// VmSizes.
     pub sizes: Cache<SizeFacts>,
+    /// Labels of namespaces.
+    pub namespaces: Cache<BTreeMap<String, String>>,
 }
 
 /// The entry of the index under which the pods of a Run are found: its namespace and name.
@@ -265,7 +267,7 @@ fn is_newer(run: &Run, cached: &RunFacts) -> bool {
 }
 
 fn nodes_of(caches: &Caches, run: &Run) -> BTreeMap<String, NodeFacts> {
-    let namespace = run.metadata.namespace.clone().unwrap_or_default();
+    let namespace = cluster_of(run).namespace;
     let allocation = run.status.as_ref().and_then(|status| status.allocation.as_ref());
     let names = allocation.into_iter().flat_map(|allocation| &allocation.nodes).map(|node| &node.name);
     names
@@ -282,7 +284,11 @@ fn pool_of(caches: &Caches, key: &ObjectKey, run: &Run) -> Option<Pool> {
     if last.is_some_and(|last| last.cause.is_none()) {
         return None;
     }
-    let cluster = caches.clusters.get(&ObjectKey::namespaced(&key.namespace, &run.spec.cluster_ref.name))?;
+    let cluster = caches.clusters.get(&cluster_of(run))?;
+    let labels = caches.namespaces.get(&ObjectKey::cluster_scoped(&key.namespace));
+    if !cluster.lets_in(&key.namespace, labels.as_deref()) {
+        return None;
+    }
     // Any node tells the taint and tolerations of all; the smallest one is what every process must fit on.
     let nodes = caches.nodes.indexed(&cluster.id.uid);
     let smallest = acceptance::smallest(&nodes, |node| &node.capacity);

@@ -1,9 +1,8 @@
 //! Marks on a ClusterNode: that it shall leave, that it may stay after all, that its machine may be destroyed.
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, ResourceExt as _};
+use kube::Api;
 use serde_json::{Value, json};
-use trainyard_api::{cluster_node::ClusterNode, names::FieldManager, names::labels};
+use trainyard_api::{cluster_node::ClusterNode, names::FieldManager};
 use trainyard_model::snapshot::node::{LightNode, wire_reason};
 use trainyard_planner::{NodeName, RetireReason};
 
@@ -13,7 +12,7 @@ use crate::controllers::cluster::Context;
 use crate::controllers::cluster::observe::Scope;
 use crate::kubernetes::apply;
 use crate::kubernetes::error::Error;
-use crate::kubernetes::read::{self, Selection};
+use crate::occupancy::{self, Machine};
 
 /// Marks a node as leaving.
 pub async fn retire(
@@ -69,18 +68,14 @@ pub async fn release(context: &Context, scope: &Scope, node: &NodeName) -> Resul
     write(context, scope, &fresh, &json!({"spec": {"released": released}})).await
 }
 
-/// A pod of any run that may use this Cluster, still on the node. Runs are in the Cluster's own namespace; in others
-/// anybody may put our label on a pod, and must not hold another team's machine with it.
+/// A pod of a run that may still start or run there.
 async fn live_pod(context: &Context, node: &LightNode) -> Result<Option<String>, Error> {
     if is_lost(node) {
         return Ok(None);
     }
     let Some((node_name, _)) = &node.node else { return Ok(None) };
-    let api: Api<Pod> = Api::namespaced(context.client.clone(), &node.namespace);
-    let selection = Selection::all().labels(labels::RUN_UID).fields(format!("spec.nodeName={node_name}"));
-    let pods = read::list(&api, &selection).await?;
-    let live = pods.iter().filter(|pod| is_live_on(pod, node));
-    Ok(live.map(|pod| format!("{}/{}", node.namespace, pod.name_any())).min())
+    let machine = Machine { namespace: &node.namespace, cluster_node: &node.name, node: node_name };
+    occupancy::live_pod(&context.client, machine, |pod| is_live_on(pod, node)).await
 }
 
 async fn write(context: &Context, scope: &Scope, light: &LightNode, fields: &Value) -> Result<(), Error> {

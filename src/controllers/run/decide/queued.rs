@@ -38,6 +38,8 @@ enum Accepted {
     SpecChanged,
     /// A node of its Cluster cannot be shared as it asks.
     DoesNotFit,
+    /// Its Cluster does not let its namespace in.
+    ClusterNotAllowed,
     /// Its set-up has just failed, and would fail again at once.
     SetupFailed,
 }
@@ -53,6 +55,7 @@ impl Accepted {
             Self::Invalid => "Invalid",
             Self::SpecChanged => "SpecChanged",
             Self::DoesNotFit => "DoesNotFit",
+            Self::ClusterNotAllowed => "ClusterNotAllowed",
             Self::SetupFailed => "SetupFailed",
         }
     }
@@ -66,6 +69,7 @@ impl Accepted {
         match self {
             Self::SpecChanged => RunReason::SpecChanged,
             Self::DoesNotFit => RunReason::DoesNotFit,
+            Self::ClusterNotAllowed => RunReason::ClusterNotAllowed,
             Self::SetupFailed => RunReason::RetryUser,
             Self::DryRun
             | Self::NotChecked
@@ -213,6 +217,9 @@ fn queue(case: &Case<'_>, mut draft: Draft, reason: RunReason, said: &str) -> De
                 Unacceptable::Invalid(_) => refuse(&mut draft, Accepted::Invalid, &text),
                 Unacceptable::SpecChanged => refuse(&mut draft, Accepted::SpecChanged, &text),
                 Unacceptable::DoesNotFit(_) => refuse(&mut draft, Accepted::DoesNotFit, &text),
+                Unacceptable::ClusterNotAllowed { .. } => {
+                    refuse(&mut draft, Accepted::ClusterNotAllowed, &text);
+                }
                 Unacceptable::ClusterNotFound { .. } | Unacceptable::NotChecked { .. } => {
                     draft.set_phase(RunPhase::Queued, fault.reason(), text);
                 }

@@ -210,6 +210,7 @@ impl Hands {
             Subject::Over(facts) => (None, Some(RunFacts::clone(facts))),
             Subject::Unseen | Subject::Gone => (None, None),
         };
+        let nodes_in = facts.as_ref().map_or(namespace, |run| &run.cluster.namespace).clone();
         let allocation =
             whole.as_ref().and_then(|run| run.status.as_ref()).and_then(|status| status.allocation.as_ref());
         let allocated =
@@ -218,7 +219,7 @@ impl Hands {
             runs: Api::namespaced(with.client.clone(), namespace),
             pods: Api::namespaced(with.client.clone(), namespace),
             services: Api::namespaced(with.client.clone(), namespace),
-            nodes: Api::namespaced(with.client.clone(), namespace),
+            nodes: Api::namespaced(with.client.clone(), &nodes_in),
             key: seen.key.clone(),
             whole,
             facts,
