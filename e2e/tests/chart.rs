@@ -113,12 +113,31 @@ const USED: [(&str, &str, &str); 24] = [
 
 type Verbs = BTreeMap<(String, String), BTreeSet<String>>;
 
-fn granted(objects: &[Value], kind: &str) -> Verbs {
+/// What people may do, by role; `edit` has what `view` has, and `admin` what `edit` has.
+const FOR_PEOPLE: [(&str, &str, &str); 10] = [
+    ("viewer", "clusters", "get list watch"),
+    ("viewer", "clusternodes", "get list watch"),
+    ("viewer", "experiments", "get list watch"),
+    ("viewer", "runs", "get list watch"),
+    ("user", "experiments", "get list watch create update patch delete deletecollection"),
+    ("user", "runs", "get list watch create update patch delete deletecollection"),
+    ("admin", "clusters", "get list watch create update patch delete deletecollection"),
+    // Deleted by hand, a machine is replaced after its runs; everything else in a ClusterNode is the operator's.
+    ("admin", "clusternodes", "get list watch delete"),
+    ("catalogue-viewer", "provisioningclasses", "get list watch"),
+    ("catalogue-viewer", "vmsizes", "get list watch"),
+];
+
+fn named<'a>(objects: &[&'a Value], name: &str) -> Vec<&'a Value> {
+    objects.iter().copied().filter(|object| object["metadata"]["name"] == name).collect()
+}
+
+fn granted(roles: &[&Value]) -> Verbs {
     let mut granted = Verbs::new();
     let words = |value: &Value| -> Vec<String> {
         value.as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
     };
-    for rule in of_kind(objects, kind).iter().flat_map(|role| role["rules"].as_array().unwrap()) {
+    for rule in roles.iter().flat_map(|role| role["rules"].as_array().unwrap()) {
         for group in words(&rule["apiGroups"]) {
             for resource in words(&rule["resources"]) {
                 granted.entry((group.clone(), resource)).or_default().extend(words(&rule["verbs"]));
@@ -141,8 +160,50 @@ fn the_roles_grant_what_is_used_and_nothing_more() {
             .collect()
     };
     let leases = "coordination.k8s.io";
-    assert_eq!(granted(&objects, "ClusterRole"), used(&|group| group != leases));
-    assert_eq!(granted(&objects, "Role"), used(&|group| group == leases));
+    let operators = named(&of_kind(&objects, "ClusterRole"), "trainyard-operator");
+    assert_eq!(granted(&operators), used(&|group| group != leases));
+    assert_eq!(granted(&of_kind(&objects, "Role")), used(&|group| group == leases));
+}
+
+#[test]
+fn roles_for_people_grant_what_is_written_and_are_added_to_those_that_exist() {
+    let objects = rendered("trainyard", &[]);
+    let roles = of_kind(&objects, "ClusterRole");
+    for role in ["viewer", "user", "admin", "catalogue-viewer"] {
+        let [found] = named(&roles, &format!("trainyard-{role}"))[..] else { panic!("one {role}") };
+        let granted = granted(&[found]);
+        for (of, resource, verbs) in FOR_PEOPLE.iter().filter(|(of, ..)| *of == role) {
+            let wanted: BTreeSet<String> = verbs.split(' ').map(ToOwned::to_owned).collect();
+            let there = granted.get(&("trainyard.dev".to_owned(), (*resource).to_owned()));
+            assert_eq!(there, Some(&wanted), "{of} on {resource}");
+        }
+        for ((group, resource), verbs) in &granted {
+            assert_eq!(group, "trainyard.dev");
+            assert!(!resource.contains('/'), "{role} may {verbs:?} {resource}");
+            let writes =
+                verbs.iter().any(|verb| !["get", "list", "watch", "delete"].contains(&verb.as_str()));
+            assert!(!writes || resource != "clusternodes", "{role} may {verbs:?} clusternodes");
+        }
+        let added_to: Vec<&str> = ["view", "edit", "admin"]
+            .into_iter()
+            .filter(|kind| {
+                found["metadata"]["labels"][format!("rbac.authorization.k8s.io/aggregate-to-{kind}")]
+                    == "true"
+            })
+            .collect();
+        let expected: &[&str] = match role {
+            "viewer" => &["view", "edit", "admin"],
+            "user" => &["edit", "admin"],
+            "admin" => &["admin"],
+            _ => &[],
+        };
+        assert_eq!(added_to, expected, "{role}");
+    }
+    let bindings = |settings: &[&str]| of_kind(&rendered("trainyard", settings), "ClusterRoleBinding").len();
+    assert_eq!(bindings(&[]), 1);
+    assert_eq!(bindings(&["--set", "userRoles.catalogueForAll=true"]), 2);
+    let without = rendered("trainyard", &["--set", "userRoles.install=false"]);
+    assert_eq!(of_kind(&without, "ClusterRole").len(), 1);
 }
 
 #[test]
@@ -155,7 +216,8 @@ fn roles_are_bound_to_the_account_the_operator_runs_under() {
         assert_eq!(deployment["spec"]["template"]["spec"]["serviceAccountName"], *name);
         for (binding, role) in [("ClusterRoleBinding", "ClusterRole"), ("RoleBinding", "Role")] {
             let [bound] = of_kind(&objects, binding)[..] else { panic!("one {binding}") };
-            let [role] = of_kind(&objects, role)[..] else { panic!("one {role}") };
+            let bound_to = bound["roleRef"]["name"].as_str().unwrap();
+            let [role] = named(&of_kind(&objects, role), bound_to)[..] else { panic!("one {bound_to}") };
             assert_eq!(bound["roleRef"]["name"], role["metadata"]["name"]);
             assert_eq!(bound["roleRef"]["kind"], role["kind"]);
             assert_eq!(bound["subjects"][0]["name"], *name);

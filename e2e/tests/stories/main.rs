@@ -13,6 +13,7 @@ mod capacity;
 mod deletion;
 mod elasticity;
 mod failures;
+mod hostile;
 mod operators;
 mod queue;
 mod rest;
