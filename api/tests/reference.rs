@@ -56,9 +56,8 @@ fn fields(path: &str, schema: &Value, text: &mut String) {
         let at = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         let default = match &field["default"] {
             Value::Null if required.contains(&name.as_str()) => "*required*".to_owned(),
-            Value::Null => String::new(),
             // What an object defaults to is the defaults of its fields.
-            Value::Object(_) => String::new(),
+            Value::Null | Value::Object(_) => String::new(),
             Value::String(text) if text.is_empty() => "`\"\"`".to_owned(),
             value => format!("`{}`", value.to_string().trim_matches('"')),
         };
