@@ -67,6 +67,14 @@ bench: control-plane ## print figures: planner, and 50 and 500 Runs from submit 
 	$(CARGO) build --quiet --release -p trainyard -p trainyard-e2e --bins
 	target/release/bench
 
+.PHONY: bench-width
+bench-width: control-plane ## print more figures: shared machines, many lost at once, 5,000 runs, 20,000 queued (two hours)
+	$(CARGO) build --quiet --release -p trainyard -p trainyard-e2e --bins
+	target/release/bench starts --runs 500 --runs-per-machine 5 --losses 0
+	target/release/bench losses
+	target/release/bench flow
+	target/release/bench queue
+
 .PHONY: clean
 clean: ## remove what was built
 	$(CARGO) clean

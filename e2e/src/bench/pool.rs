@@ -23,6 +23,8 @@ pub const NAMESPACE: &str = "default";
 const CLUSTER: &str = "warm";
 /// A size without accelerators, with processors for four processes.
 pub const VM_SIZE: &str = "Standard_D16s_v5";
+/// Thousandths of a cpu of one of them.
+const MACHINE_MILLIS: usize = 16_000;
 /// Pods of a Run: one parameter server and three workers, all on its one machine.
 pub const PODS_PER_RUN: usize = 4;
 
@@ -38,11 +40,12 @@ fn patience(machines: usize) -> Duration {
 pub struct Pool {
     client: Client,
     size: usize,
+    runs_per_machine: usize,
 }
 
 impl Pool {
-    /// Asks for `size` machines and waits until all are idle.
-    pub async fn fill(client: Client, size: usize) -> Result<Self> {
+    /// Asks for `size` machines, each for so many runs at a time, and waits until all are idle.
+    pub async fn fill(client: Client, size: usize, runs_per_machine: usize) -> Result<Self> {
         let cluster = serde_json::from_value(json!({
             "apiVersion": "trainyard.dev/v1alpha1",
             "kind": "Cluster",
@@ -51,7 +54,7 @@ impl Pool {
         }))?;
         let clusters: Api<Cluster> = Api::namespaced(client.clone(), NAMESPACE);
         clusters.create(&PostParams::default(), &cluster).await.context("creating the Cluster")?;
-        let pool = Self { client, size };
+        let pool = Self { client, size, runs_per_machine };
         pool.wait_until_idle().await?;
         Ok(pool)
     }
@@ -59,6 +62,11 @@ impl Pool {
     /// How many machines it has.
     pub fn size(&self) -> usize {
         self.size
+    }
+
+    /// How many runs it can have at a time.
+    pub fn room(&self) -> usize {
+        self.size * self.runs_per_machine
     }
 
     /// The client it was filled with.
@@ -78,7 +86,7 @@ impl Pool {
             .map(|name| {
                 let runs = runs.clone();
                 async move {
-                    runs.create(&PostParams::default(), &run(name)?)
+                    runs.create(&PostParams::default(), &self.run(name)?)
                         .await
                         .with_context(|| format!("creating Run {name}"))
                 }
@@ -140,6 +148,26 @@ impl Pool {
         self.wait_until_idle().await
     }
 
+    fn run(&self, name: &str) -> Result<Run> {
+        let mut run = json!({
+            "apiVersion": "trainyard.dev/v1alpha1",
+            "kind": "Run",
+            "metadata": {"name": name},
+            "spec": {
+                "clusterRef": {"name": CLUSTER},
+                "container": {"image": "registry.example/train:1"},
+                "command": ["python", "train.py"],
+                "distribution": {"tensorflow": {"parameterServer": {"count": 1}, "worker": {"count": 3}}},
+            },
+        });
+        if self.runs_per_machine > 1 {
+            // A machine gives some of its cpu to the system: the rest is divided with room to spare.
+            let millis = MACHINE_MILLIS * 9 / 10 / self.runs_per_machine;
+            run["spec"]["resourcesPerNode"] = json!({"cpu": format!("{millis}m")});
+        }
+        Ok(serde_json::from_value(run)?)
+    }
+
     async fn wait_until_none<K>(&self) -> Result<()>
     where
         K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>,
@@ -178,18 +206,4 @@ impl Pool {
 fn is_idle(node: &ClusterNode) -> bool {
     let state = node.status.as_ref().and_then(|status| status.state);
     node.spec.claims.is_empty() && state == Some(NodeState::Idle)
-}
-
-fn run(name: &str) -> Result<Run> {
-    Ok(serde_json::from_value(json!({
-        "apiVersion": "trainyard.dev/v1alpha1",
-        "kind": "Run",
-        "metadata": {"name": name},
-        "spec": {
-            "clusterRef": {"name": CLUSTER},
-            "container": {"image": "registry.example/train:1"},
-            "command": ["python", "train.py"],
-            "distribution": {"tensorflow": {"parameterServer": {"count": 1}, "worker": {"count": 3}}},
-        },
-    }))?)
 }

@@ -25,6 +25,8 @@ const LIMIT: u32 = 290;
 pub struct Submission {
     /// Runs.
     pub runs: usize,
+    /// Machines that they share.
+    pub machines: usize,
     /// Until the last create was answered.
     pub submitted: Duration,
     /// Until the first, the middle and the last Run were shown as Running, which each is when all its pods are.
@@ -48,7 +50,7 @@ pub async fn measure(
     pool: &Pool,
     name: &str,
 ) -> Result<Submission> {
-    let runs = pool.size();
+    let runs = pool.room();
     let names: Vec<String> = (0..runs).map(|number| format!("{name}-{number}")).collect();
     // The API server picks out the runs that run, so this watch brings one event for each and no other.
     let selection = WatchParams::default().fields("status.phase=Running").timeout(LIMIT);
@@ -100,6 +102,7 @@ pub async fn measure(
     let requests = Requests::count(&plane.audit_log()?.since(mark)?);
     Ok(Submission {
         runs,
+        machines: pool.size(),
         submitted,
         first: seen.first().copied().unwrap_or_default(),
         median: seen.get(runs / 2).copied().unwrap_or_default(),

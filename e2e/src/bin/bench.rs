@@ -1,14 +1,16 @@
-//! `make bench`: how long many runs take from submission to running, and what that costs. Prints; judges nothing.
+//! `make bench`: how long many runs take from submission to running, and what that costs; and how the rest grows. Prints;
+//! judges nothing.
 
 #![allow(
     clippy::disallowed_methods,
     reason = "this talks to real processes in real time; the clock rule is for the operator"
 )]
 
-use anyhow::Result;
-use clap::Parser;
+use anyhow::{Context as _, Result};
+use clap::{Args, Parser, Subcommand};
+use trainyard_e2e::bench::disaster::{self, Accident};
 use trainyard_e2e::bench::pool::Pool;
-use trainyard_e2e::bench::{loss, print, submission};
+use trainyard_e2e::bench::{flow, loss, print, queue, submission};
 use trainyard_e2e::controlplane::{ControlPlane, Options};
 use trainyard_e2e::installation::{Operator, install};
 
@@ -18,9 +20,48 @@ const OPERATOR_ARGUMENTS: [&str; 2] = ["--log-level", "info"];
 /// Measures trainyard on a local control plane.
 #[derive(Parser)]
 struct Arguments {
-    /// Runs submitted at once, each on a machine of its own; may be given several times.
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// From submission to running, on machines that wait; and a run that loses its machine.
+    Starts(Starts),
+    /// Many machines lost at once under running gangs.
+    Losses {
+        /// Machines.
+        #[arg(long, default_value_t = 50)]
+        machines: usize,
+        /// How often each kind of loss is measured.
+        #[arg(long, default_value_t = 3)]
+        repeat: usize,
+    },
+    /// Many short runs through one Cluster, from nothing and back.
+    Flow {
+        /// Runs.
+        #[arg(long, default_value_t = 5000)]
+        runs: usize,
+        /// The Cluster's maximum.
+        #[arg(long, default_value_t = 1000)]
+        machines: usize,
+    },
+    /// How fast runs are started from a short and from a long queue.
+    Queue {
+        /// Runs that wait; may be given several times.
+        #[arg(long, default_values_t = [100, 20_000])]
+        queued: Vec<usize>,
+    },
+}
+
+#[derive(Args)]
+struct Starts {
+    /// Runs submitted at once; may be given several times.
     #[arg(long, default_values_t = [50, 500])]
     runs: Vec<usize>,
+    /// How many of them share a machine; 1 gives each its own.
+    #[arg(long, default_value_t = 1)]
+    runs_per_machine: usize,
     /// How often each of them is measured.
     #[arg(long, default_value_t = 3)]
     repeat: usize,
@@ -34,21 +75,66 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let Arguments { runs, repeat, losses, details } = Arguments::parse();
-    for (index, runs) in runs.into_iter().enumerate() {
-        let losses = if index == 0 { losses } else { 0 };
-        measure(runs, repeat, losses, details).await?;
+    let of_starts = ["bench", "starts"].map(ToOwned::to_owned);
+    let what = match Arguments::parse().what {
+        Some(what) => what,
+        None => Arguments::parse_from(of_starts).what.context("`starts` is one of what can be measured")?,
+    };
+    match what {
+        What::Starts(Starts { runs, runs_per_machine, repeat, losses, details }) => {
+            for (index, runs) in runs.into_iter().enumerate() {
+                let losses = if index == 0 { losses } else { 0 };
+                starts(runs, runs_per_machine, repeat, losses, details).await?;
+            }
+        }
+        What::Losses { machines, repeat } => {
+            for (accident, kind) in [(Accident::Deleted, "deleted"), (Accident::Silent, "silent")] {
+                let mut all = Vec::new();
+                for number in 1..=repeat {
+                    eprintln!("{machines} machines {kind}, {number} of {repeat}");
+                    let (plane, _operator) = installed().await?;
+                    all.push(disaster::measure(&plane.client().await?, machines, accident).await?);
+                }
+                println!("{}", print::disaster(kind, machines, &all));
+            }
+        }
+        What::Flow { runs, machines } => {
+            let (plane, operator) = installed().await?;
+            let taken = flow::measure(&plane, &operator, runs, machines).await?;
+            println!("{}", print::flow(runs, machines, &taken));
+        }
+        What::Queue { queued } => {
+            let mut all = Vec::new();
+            for queued in queued {
+                eprintln!("{queued} runs in one queue");
+                let (plane, operator) = installed().await?;
+                all.push(queue::measure(&plane, &operator, queued).await?);
+            }
+            println!("{}", print::rates(&all));
+        }
     }
     Ok(())
 }
 
-/// Every number of runs has a control plane of its own: none pays for what another left behind.
-async fn measure(runs: usize, repeat: usize, losses: usize, details: bool) -> Result<()> {
+/// Every measurement has a control plane of its own: none pays for what another left behind.
+async fn installed() -> Result<(ControlPlane, Operator)> {
     let plane = ControlPlane::start(Options::default()).await?;
     install(&plane).await?;
-    let mut operator = Operator::start_with(&plane, 0, &OPERATOR_ARGUMENTS).await?;
-    eprintln!("making {runs} machines");
-    let pool = Pool::fill(plane.client().await?, runs).await?;
+    let operator = Operator::start_with(&plane, 0, &OPERATOR_ARGUMENTS).await?;
+    Ok((plane, operator))
+}
+
+async fn starts(
+    runs: usize,
+    runs_per_machine: usize,
+    repeat: usize,
+    losses: usize,
+    details: bool,
+) -> Result<()> {
+    let (plane, mut operator) = installed().await?;
+    let machines = runs.div_ceil(runs_per_machine);
+    eprintln!("making {machines} machines");
+    let pool = Pool::fill(plane.client().await?, machines, runs_per_machine).await?;
     let mut taken = Vec::new();
     for number in 1..=repeat {
         // A new process, whose memory and processor time are those of this measurement.
