@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use trainyard_planner::{
-    ActiveRun, Capacity, Claim, Lifetime, Machine, Node, NodeName, Placement, Policy, Priority, Progress,
-    QueuedRun, RequestedShare, RunId, Snapshot, plan,
+    ActiveRun, Capacity, Claim, Deallocation, Lifetime, Machine, Node, NodeName, Placement, Policy, PoolHold,
+    Priority, Progress, QueuedRun, RequestedShare, RunId, Snapshot, plan,
 };
 
 /// Enough rounds for a stable median in a few seconds.
@@ -104,6 +104,10 @@ fn snapshot(nodes: i64, queued: i64, state: State) -> Snapshot {
             placement: Placement::Any,
             growth_blocked: None,
             max_limited: None,
+            initial_nodes: 0,
+            initial_last_ordinal: None,
+            deallocation: Deallocation::default(),
+            hold: PoolHold::default(),
         },
         lifetime: Lifetime::Wanted,
         nodes: (1..=there)
@@ -150,6 +154,7 @@ fn snapshot(nodes: i64, queued: i64, state: State) -> Snapshot {
             .collect(),
         backoff: Vec::new(),
         last_ordinal: there,
+        removals: Vec::new(),
         zone: None,
     }
 }

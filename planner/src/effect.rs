@@ -34,6 +34,7 @@ pub fn store_report(snapshot: &mut Snapshot, plan: &Plan) {
     snapshot.backoff.clone_from(&pool.backoff);
     snapshot.last_ordinal = pool.last_ordinal;
     snapshot.zone.clone_from(&pool.zone);
+    snapshot.policy.initial_last_ordinal = pool.initial_last_ordinal;
     let mut reports: Vec<_> = plan.report.runs.iter().collect();
     reports.sort_unstable_by(|one, other| one.run.uid.cmp(&other.run.uid));
     for run in &mut snapshot.queued {

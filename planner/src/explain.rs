@@ -1,6 +1,7 @@
 //! The report: what every run and node waits for, and how the pool stands.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
@@ -12,7 +13,7 @@ use crate::report::{
     HeldUp, NodeCounts, NodeReason, NodeReport, PoolHealth, PoolReport, Report, RunReport, WaitReason,
 };
 use crate::shrink::Shrunk;
-use crate::snapshot::{FailureCause, Lifetime, Machine, Placement, RetireReason};
+use crate::snapshot::{FailureCause, Lifetime, Machine, Placement, PoolHold, RetireReason};
 use crate::wait::{because, counted};
 use crate::world::{NodeState, World};
 
@@ -62,6 +63,7 @@ fn pool(
         backoff: refusals.into_entries(),
         last_ordinal: grown.last_ordinal,
         zone: zone(world, growth, grown),
+        initial_last_ordinal: world.initial_last_ordinal(),
         held_up: held_up(world),
         health,
         message,
@@ -178,6 +180,9 @@ fn health(
         ];
         let others = others.into_iter().filter(|(count, _)| *count > 0);
         message.extend(others.map(|(count, word)| format!(", {count} {word}")));
+        if policy.hold != PoolHold::None {
+            let _ = write!(message, "; on hold ({:?})", policy.hold);
+        }
         (PoolHealth::Steady, message)
     }
 }
@@ -220,6 +225,9 @@ fn explain(world: &World, state: &NodeState, shrunk: &Shrunk) -> (NodeReason, St
             (NodeReason::NotReady, format!("not ready for runs{since}, and no run counts on it"))
         }
         Machine::NotReady => (NodeReason::NotReady, "for the moment not ready for runs".to_owned()),
+        _ if world.snapshot.policy.hold == PoolHold::Freeze => {
+            (NodeReason::Frozen, "idle, kept because the cluster is on hold (Freeze)".to_owned())
+        }
         _ if state.promised => (NodeReason::KeptForQueue, "idle, kept for a waiting run".to_owned()),
         _ => {
             let timeout = world.snapshot.policy.idle_timeout;
@@ -245,5 +253,6 @@ fn retired_because(reason: RetireReason) -> &'static str {
         RetireReason::Preempted => "taken back by the provider",
         RetireReason::Unusable => "unusable",
         RetireReason::Failed => "it never came",
+        RetireReason::Removed => "removed on request",
     }
 }

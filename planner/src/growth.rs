@@ -46,15 +46,22 @@ impl Growth {
         Self { zone, refused, blocked, changes }
     }
 
+    /// Asks for none, whatever is lacking.
+    pub(crate) fn nothing(&self, world: &World) -> Grown {
+        let nodes = world.nodes.iter().map(|state| state.node.ordinal);
+        Grown { requested: 0, withheld: 0, last_ordinal: nodes.fold(world.snapshot.last_ordinal, Ord::max) }
+    }
+
     /// Asks for the machines the queue was promised, and for what the minimum lacks.
     /// `later` are wanted as soon as leaving nodes have made room.
     pub(crate) fn request(&self, world: &mut World, for_queue: i64, later: i64) -> Grown {
         let mut last_ordinal =
             world.nodes.iter().map(|state| state.node.ordinal).fold(world.snapshot.last_ordinal, Ord::max);
         let forbidden = self.blocked || self.refused.is_some();
-        let queue_gets = if forbidden { 0 } else { for_queue };
-        call_back_for_minimum(world, queue_gets);
-        let lacking = (world.minimum - world.staying() - for_queue).max(0);
+        let to_begin_with = (world.initial_nodes_lacking() - for_queue).max(0);
+        let come = if forbidden { 0 } else { for_queue + to_begin_with };
+        call_back_for_minimum(world, come);
+        let lacking = to_begin_with + (world.minimum - world.staying() - for_queue - to_begin_with).max(0);
         let room = (world.maximum - world.total() - for_queue).max(0);
         let wanted = for_queue + lacking.min(room);
         if wanted > 0 && !self.blocked {

@@ -9,6 +9,7 @@ mod backfill;
 pub mod capacity;
 pub mod check;
 mod clock;
+mod deallocate;
 pub mod effect;
 mod explain;
 mod gang;
@@ -35,8 +36,9 @@ pub use report::{
     HeldUp, NodeCounts, NodeReason, NodeReport, PoolHealth, PoolReport, Report, RunReport, WaitReason,
 };
 pub use snapshot::{
-    ActiveRun, Backoff, Claim, DirectiveKind, DirectiveReason, EndedAttempt, Failure, FailureCause,
-    GivenDirective, GrowthBlock, Hold, HoldReason, Lifetime, Machine, Node, Occupied, Placement, Policy,
-    Priority, Progress, QueuedRun, RequestedShare, RetireReason, Retired, Snapshot,
+    ActiveRun, Backoff, Claim, Deallocation, DirectiveKind, DirectiveReason, EndedAttempt, Failure,
+    FailureCause, GivenDirective, GrowthBlock, Hold, HoldReason, Lifetime, Machine, Node, Occupied,
+    Placement, Policy, PoolHold, Priority, Progress, QueuedRun, Removal, RemovalKind, RequestedShare,
+    RetireReason, Retired, Snapshot,
 };
 pub use wait::{Machines, Wait};

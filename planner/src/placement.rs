@@ -11,7 +11,7 @@ use crate::gang;
 use crate::growth::Growth;
 use crate::identity::RunId;
 use crate::report::RunReport;
-use crate::snapshot::{Hold, Lifetime, QueuedRun, RequestedShare};
+use crate::snapshot::{Hold, Lifetime, PoolHold, QueuedRun, RequestedShare};
 use crate::supply::{Promise, Reach, Supply};
 use crate::wait::{Machines, Wait};
 use crate::world::World;
@@ -103,6 +103,17 @@ pub(crate) fn serve<'a>(
         report.position = position;
     }
     waiting
+}
+
+/// Serves nobody, because the Cluster is on hold. In order of the queue.
+pub(crate) fn hold_back(world: &World, queue: &[&QueuedRun], hold: PoolHold) -> Vec<RunReport> {
+    let wait = if world.snapshot.lifetime == Lifetime::Wanted {
+        Wait::ClusterOnHold { hold }
+    } else {
+        Wait::ClusterDeleting
+    };
+    let waiting = queue.iter().map(|run| waits(run, wait.clone()));
+    (1..).zip(waiting).map(|(position, report)| RunReport { position, ..report }).collect()
 }
 
 /// Runs that cannot be served whatever there is.

@@ -6,13 +6,14 @@
 use jiff::Timestamp;
 
 use crate::action::Plan;
+use crate::deallocate;
 use crate::explain;
 use crate::growth::Growth;
 use crate::placement;
 use crate::queue;
 use crate::refusals::Refusals;
-use crate::shrink;
-use crate::snapshot::Snapshot;
+use crate::shrink::{self, Shrunk};
+use crate::snapshot::{Lifetime, PoolHold, Snapshot};
 use crate::supply::Supply;
 use crate::upkeep;
 use crate::world::World;
@@ -31,20 +32,31 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
     // 4. Give up nodes that will not serve again.
     upkeep::retire_broken(&mut world);
     // 5. Let go what has been of no use for long, and get within the maximum.
-    shrink::stalled(&mut world);
-    shrink::to_maximum(&mut world);
+    let is_frozen = snapshot.policy.hold == PoolHold::Freeze && snapshot.lifetime == Lifetime::Wanted;
+    if !is_frozen {
+        shrink::stalled(&mut world);
+        deallocate::down_to_maximum(&mut world);
+        shrink::to_maximum(&mut world);
+    }
 
     // 6. Serve the queue from what there is, comes, or can be asked for.
     let growth = Growth::new(&world, &refusals);
     let queue = queue::in_order(&snapshot.queued);
     let mut supply = Supply::new(&world);
-    let waiting = placement::serve(&mut world, &queue, &mut supply, &growth);
+    let waiting = match snapshot.policy.hold {
+        PoolHold::None => placement::serve(&mut world, &queue, &mut supply, &growth),
+        hold => placement::hold_back(&world, &queue, hold),
+    };
     world.drop_unfinished();
 
     // 7. Ask for machines: for whole gangs of the queue, then for the minimum.
-    let grown = growth.request(&mut world, supply.new_machines(), supply.later_machines());
+    let grown = if is_frozen {
+        growth.nothing(&world)
+    } else {
+        growth.request(&mut world, supply.new_machines(), supply.later_machines())
+    };
     // 8. Retire what nobody waits for and was idle for too long.
-    let shrunk = shrink::idle(&mut world, grown.requested);
+    let shrunk = if is_frozen { Shrunk::default() } else { shrink::idle(&mut world, grown.requested) };
     // 9. Release what has left, forget what is gone.
     upkeep::say_farewell(&mut world);
 

@@ -47,6 +47,10 @@ pub struct PoolReport {
     pub last_ordinal: i64,
     /// The zone after this plan; to be stored before the nodes are created.
     pub zone: Option<Zone>,
+    /// The highest ordinal of the initial nodes, once they are there or on their way; to be stored, so that they are asked for
+    /// once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial_last_ordinal: Option<i64>,
     /// What keeps nodes from leaving.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_up: Option<HeldUp>,
@@ -155,6 +159,8 @@ pub enum WaitReason {
     GrowthBlocked,
     /// Nodes are leaving, unusable or not ready, and count against `maxNodes` until they are gone.
     NodesLeaving,
+    /// Its user holds the Cluster.
+    ClusterOnHold,
     /// The Cluster is being deleted.
     ClusterDeleting,
 }
@@ -184,6 +190,8 @@ pub enum NodeReason {
     KeptForMinimum,
     /// Idle, and kept because a waiting run could start on it.
     KeptForQueue,
+    /// Idle, and kept because the Cluster is frozen.
+    Frozen,
     /// For the moment not ready for runs.
     NotReady,
     /// Shall leave once its claims have ended.

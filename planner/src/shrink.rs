@@ -95,9 +95,14 @@ pub(crate) fn idle(world: &mut World, requested: i64) -> Shrunk {
             })
             .collect()
     };
+    let initial = world.initial_last_ordinal();
     for at in free(world, |machine| machine == Machine::Coming).into_iter().rev() {
         if surplus <= 0 {
             break;
+        }
+        // One that the Cluster was to begin with is waited for, and leaves on its timer.
+        if Some(world.nodes[at].node.ordinal) <= initial {
+            continue;
         }
         world.retire(at, RetireReason::NotNeeded);
         surplus -= 1;

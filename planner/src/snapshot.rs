@@ -32,6 +32,9 @@ pub struct Snapshot {
     pub backoff: Vec<Backoff>,
     /// The highest ordinal ever given to a node of this Cluster, from `Cluster.status.lastNodeOrdinal`.
     pub last_ordinal: i64,
+    /// Nodes that somebody wants gone now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removals: Vec<Removal>,
     /// The zone all nodes are in, from `Cluster.status.zone`; only with [`Placement::SameZone`].
     pub zone: Option<Zone>,
 }
@@ -57,6 +60,61 @@ pub struct Policy {
     /// Why `max_nodes` is less than the user wrote, when it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_limited: Option<GrowthBlock>,
+    /// `scale.initialNodes`: so many are asked for once, and each is kept until it has been ready.
+    #[serde(default)]
+    pub initial_nodes: i64,
+    /// The highest ordinal when they had been asked for, from `Cluster.status.initialNodesLastOrdinal`; absent before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial_last_ordinal: Option<i64>,
+    /// `scale.deallocation`.
+    #[serde(default)]
+    pub deallocation: Deallocation,
+    /// `hold`.
+    #[serde(default)]
+    pub hold: PoolHold,
+}
+
+/// What becomes of runs on nodes above a maximum that was lowered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Deallocation {
+    /// They run on; their nodes leave when they are done.
+    #[default]
+    WaitForRunCompletion,
+    /// As many as must be are stopped and queued again at their old place.
+    Requeue,
+    /// As many as must be are stopped for good.
+    Terminate,
+}
+
+/// What a Cluster does not do for now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PoolHold {
+    /// Nothing is held back.
+    #[default]
+    None,
+    /// No run is started; nodes come for the minimum and leave as ever.
+    NoNewRuns,
+    /// No run is started, no node asked for, and no node given back that could still serve.
+    Freeze,
+}
+
+/// A node that somebody wants gone now, whatever runs on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Removal {
+    /// Which.
+    pub node: NodeName,
+    /// How it looks to the runs on it.
+    pub kind: RemovalKind,
+}
+
+/// How a node is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum RemovalKind {
+    /// Its runs are queued again at no cost.
+    Remove,
+    /// As if the provider took it back.
+    RehearsePreemption,
 }
 
 /// Something that must be mended by a person before nodes can be asked for.
@@ -239,6 +297,8 @@ pub enum RetireReason {
     Unusable,
     /// It never came: the engine refused it or gave up.
     Failed,
+    /// Somebody wanted it gone at once.
+    Removed,
 }
 
 impl RetireReason {
@@ -246,7 +306,9 @@ impl RetireReason {
     pub fn is_final(self) -> bool {
         match self {
             Self::Idle | Self::ScaleDown | Self::NotNeeded | Self::ClusterDeleted => false,
-            Self::Deleted | Self::Lost | Self::Preempted | Self::Unusable | Self::Failed => true,
+            Self::Deleted | Self::Lost | Self::Preempted | Self::Unusable | Self::Failed | Self::Removed => {
+                true
+            }
         }
     }
 }
@@ -408,6 +470,10 @@ pub enum DirectiveReason {
     NodeUnusable,
     /// The Cluster is being deleted.
     ClusterDeleted,
+    /// Somebody wanted a node of it gone at once.
+    NodeRemoved,
+    /// `maxNodes` was lowered, and its nodes are above it.
+    MaxNodesLowered,
 }
 
 /// Memory of refusals of one cause in one zone.

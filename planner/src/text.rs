@@ -43,6 +43,7 @@ impl fmt::Display for PoolReport {
             current_nodes,
             target_nodes,
             counts: _,
+            initial_last_ordinal: _,
             resizing,
             queued,
             active,

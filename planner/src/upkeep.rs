@@ -7,7 +7,7 @@ use crate::action::{Action, DropBasis};
 use crate::identity::NodeName;
 use crate::snapshot::{
     ActiveRun, Claim, DirectiveKind, DirectiveReason, FailureCause, Lifetime, Machine, Node, Progress,
-    RetireReason,
+    RemovalKind, RetireReason,
 };
 use crate::world::World;
 
@@ -52,8 +52,10 @@ fn broken_member<'r>(world: &World, run: &'r ActiveRun) -> Option<(&'r NodeName,
             Some(at) => {
                 let state = &world.nodes[at];
                 let retired = state.retired.filter(|reason| reason.is_final());
-                match breakdown(state.node).or(retired)? {
+                let removed = removal(world, name);
+                match breakdown(state.node).or(removed).or(retired)? {
                     RetireReason::Preempted => DirectiveReason::NodePreempted,
+                    RetireReason::Removed => DirectiveReason::NodeRemoved,
                     RetireReason::Unusable => DirectiveReason::NodeUnusable,
                     RetireReason::Lost | RetireReason::Failed => DirectiveReason::NodeLost,
                     // Deleted by hand: replaced after its runs.
@@ -133,13 +135,23 @@ pub(crate) fn retire_broken(world: &mut World) {
             continue;
         }
         let is_final = state.retired.is_some_and(RetireReason::is_final);
-        let reason = match breakdown(state.node) {
+        let reason = match breakdown(state.node).or_else(|| removal(world, &state.node.name)) {
             Some(reason) if !is_final => reason,
             None if deleting && state.retired.is_none() => RetireReason::ClusterDeleted,
             _ => continue,
         };
         world.retire(at, reason);
     }
+}
+
+/// What somebody asked for about this node.
+fn removal(world: &World, name: &NodeName) -> Option<RetireReason> {
+    let asked = world.snapshot.removals.iter().filter(|removal| removal.node == *name);
+    // A preemption is the harder of the two, should both be asked for.
+    asked.map(|removal| removal.kind).max().map(|kind| match kind {
+        RemovalKind::Remove => RetireReason::Removed,
+        RemovalKind::RehearsePreemption => RetireReason::Preempted,
+    })
 }
 
 /// Why a node can never serve again.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::capacity::Capacity;
 use crate::identity::RunId;
 use crate::report::WaitReason;
-use crate::snapshot::FailureCause;
+use crate::snapshot::{FailureCause, PoolHold};
 
 /// Why a run waits, and what for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,6 +85,11 @@ pub enum Wait {
     },
     /// Nodes that leave take up room until they are gone.
     NodesLeaving(Machines),
+    /// Its user holds the Cluster.
+    ClusterOnHold {
+        /// How.
+        hold: PoolHold,
+    },
     /// The Cluster is being deleted.
     ClusterDeleting,
 }
@@ -121,6 +126,7 @@ impl Wait {
             Self::ExceedsNodeSize { .. } => WaitReason::ExceedsNodeSize,
             Self::GrowthBlocked { .. } => WaitReason::GrowthBlocked,
             Self::NodesLeaving(_) => WaitReason::NodesLeaving,
+            Self::ClusterOnHold { .. } => WaitReason::ClusterOnHold,
             Self::ClusterDeleting => WaitReason::ClusterDeleting,
         }
     }
@@ -172,6 +178,9 @@ impl fmt::Display for Wait {
             Self::GrowthBlocked { needed, code, message } => {
                 let needed = counted(*needed, "node");
                 write!(f, "needs {needed}, and none can be asked for ({code}){}", because(message))
+            }
+            Self::ClusterOnHold { hold } => {
+                write!(f, "the cluster is on hold ({hold:?}): it starts no run until spec.hold is None")
             }
             Self::ClusterDeleting => f.write_str("the cluster is being deleted"),
         }

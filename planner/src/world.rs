@@ -66,12 +66,13 @@ impl NodeState<'_> {
             && !matches!(self.node.machine, Machine::Failed | Machine::Gone)
     }
 
-    /// Leaving, but it may be called back.
+    /// Leaving, but it may be called back. Not one with somebody's pod on it: nobody knows what that takes of it.
     pub(crate) fn can_be_called_back(&self) -> bool {
         self.retired.is_some_and(|reason| !reason.is_final())
             && !self.released
             && !self.node.deleted
             && self.node.failure.is_none()
+            && self.node.occupied.is_none()
             && self.tenants.is_empty()
             && matches!(self.node.machine, Machine::Coming | Machine::Ready)
     }
@@ -203,6 +204,24 @@ impl<'a> World<'a> {
                 }
             }
         }
+    }
+
+    /// How many nodes are lacking of those that the Cluster was to begin with; 0 once they have been asked for.
+    pub(crate) fn initial_nodes_lacking(&self) -> i64 {
+        match self.snapshot.policy.initial_last_ordinal {
+            None => (self.snapshot.policy.initial_nodes.min(self.maximum) - self.total()).max(0),
+            Some(_) => 0,
+        }
+    }
+
+    /// The highest ordinal of the nodes that the Cluster was to begin with, once they have been asked for. Seen on nodes that
+    /// exist: a plan may end before it has asked for any.
+    pub(crate) fn initial_last_ordinal(&self) -> Option<i64> {
+        let last =
+            self.nodes.iter().map(|state| state.node.ordinal).fold(self.snapshot.last_ordinal, Ord::max);
+        let is_wanted = self.snapshot.policy.initial_nodes > 0;
+        let now = (is_wanted && self.initial_nodes_lacking() == 0).then_some(last);
+        self.snapshot.policy.initial_last_ordinal.or(now)
     }
 
     /// The index of the node of that name.

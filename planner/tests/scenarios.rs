@@ -24,8 +24,8 @@ use std::path::Path;
 
 use jiff::SignedDuration;
 use trainyard_planner::{
-    FailureCause, GrowthBlock, Lifetime, Machine, Placement, Priority, RequestedShare, Zone, check, effect,
-    plan,
+    Deallocation, FailureCause, GrowthBlock, Lifetime, Machine, Placement, PoolHold, Priority, Removal,
+    RemovalKind, RequestedShare, Zone, check, effect, plan,
 };
 
 use fixture::{at, gpus};
@@ -90,7 +90,9 @@ fn happen(world: &mut World, words: &[&str]) -> Option<()> {
     match *words {
         ["at", time] => world.now = at(time),
         ["cluster", ref settings @ ..] => configure(world, settings)?,
-        ["max" | "min" | "idle", _] => configure(world, words)?,
+        ["max" | "min" | "idle" | "initial" | "hold" | "deallocation", _] => configure(world, words)?,
+        ["remove", node] => ask_away(world, node, RemovalKind::Remove)?,
+        ["rehearse", node] => ask_away(world, node, RemovalKind::RehearsePreemption)?,
         ["growth", "free"] => policy.growth_blocked = None,
         ["growth", "blocked"] => {
             let message = "create the ProvisioningClass \"fast\" or name another".into();
@@ -145,6 +147,27 @@ fn configure(world: &mut World, mut settings: &[&str]) -> Option<()> {
                 policy.min_nodes = count.parse().ok()?;
                 rest
             }
+            ["initial", count, rest @ ..] => {
+                policy.initial_nodes = count.parse().ok()?;
+                rest
+            }
+            ["hold", word, rest @ ..] => {
+                policy.hold = match *word {
+                    "None" => PoolHold::None,
+                    "NoNewRuns" => PoolHold::NoNewRuns,
+                    "Freeze" => PoolHold::Freeze,
+                    _ => return None,
+                };
+                rest
+            }
+            ["deallocation", word, rest @ ..] => {
+                policy.deallocation = match *word {
+                    "Requeue" => Deallocation::Requeue,
+                    "Terminate" => Deallocation::Terminate,
+                    _ => return None,
+                };
+                rest
+            }
             ["idle", time, rest @ ..] => {
                 policy.idle_timeout = duration(time)?;
                 rest
@@ -152,6 +175,12 @@ fn configure(world: &mut World, mut settings: &[&str]) -> Option<()> {
             _ => return None,
         }
     }
+}
+
+fn ask_away(world: &mut World, node: &str, kind: RemovalKind) -> Option<()> {
+    let node = world.node(node.parse().ok()?)?.name.clone();
+    world.live.removals.push(Removal { node, kind });
+    Some(())
 }
 
 fn submit(world: &mut World, name: &str, mut wishes: &[&str]) -> Option<()> {

@@ -8,7 +8,7 @@ use super::{Verdict, require, serves};
 use crate::action::{Action, Plan};
 use crate::effect;
 use crate::identity::{NodeName, RunId};
-use crate::snapshot::{Lifetime, Machine, Node, Progress, Snapshot};
+use crate::snapshot::{Lifetime, Machine, Node, PoolHold, Progress, Snapshot};
 
 fn maximum(snapshot: &Snapshot) -> i64 {
     if snapshot.lifetime == Lifetime::Wanted { snapshot.policy.max_nodes } else { 0 }
@@ -43,7 +43,7 @@ pub fn requests_stay_within_maximum(snapshot: &Snapshot, _: Timestamp, plan: &Pl
 /// The pool is at its minimum, or nothing can be asked for, or leaving nodes take the room. And nothing is given
 /// back below it.
 pub fn minimum_is_kept(snapshot: &Snapshot, now: Timestamp, plan: &Plan) -> Verdict {
-    if snapshot.lifetime != Lifetime::Wanted {
+    if snapshot.lifetime != Lifetime::Wanted || snapshot.policy.hold == PoolHold::Freeze {
         return Ok(());
     }
     let minimum = snapshot.policy.min_nodes.min(snapshot.policy.max_nodes);

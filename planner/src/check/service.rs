@@ -118,6 +118,7 @@ pub fn first_waiting_run_could_not_start(snapshot: &Snapshot, now: Timestamp, pl
         WaitReason::ExceedsMaxNodes,
         WaitReason::ExceedsNodeSize,
         WaitReason::GrowthBlocked,
+        WaitReason::ClusterOnHold,
         WaitReason::ClusterDeleting,
     ];
     let Some(first) = plan.report.runs.iter().find(|run| !passed_over.contains(&run.reason())) else {
@@ -199,8 +200,11 @@ pub fn reservation_is_not_delayed(snapshot: &Snapshot, now: Timestamp, plan: &Pl
         .filter(|run| place(run) < place(head) && run.hold.as_ref().is_none_or(|hold| hold.until <= now))
         .map(|run| run.node_count)
         .sum();
+    // What leaves is replaced, but only within the maximum.
     let free = |free_at: &BTreeMap<&NodeName, Option<Timestamp>>, time: Timestamp| {
-        free_at.values().filter(|at| at.is_some_and(|at| at <= time)).count() as i64 - promised
+        let free = free_at.values().filter(|at| at.is_some_and(|at| at <= time)).count() as i64;
+        let busy = free_at.len() as i64 - free;
+        free.min(snapshot.policy.max_nodes - busy) - promised
     };
     let without = free_at.clone();
     for (end, nodes) in &behind {

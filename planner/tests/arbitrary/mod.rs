@@ -4,9 +4,10 @@
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use trainyard_planner::{
-    ActiveRun, Backoff, Capacity, Claim, DirectiveKind, DirectiveReason, EndedAttempt, Failure, FailureCause,
-    GivenDirective, GrowthBlock, Hold, HoldReason, Lifetime, Machine, Node, NodeName, Occupied, Placement,
-    Policy, Priority, Progress, QueuedRun, RequestedShare, RetireReason, Retired, RunId, Snapshot, Zone,
+    ActiveRun, Backoff, Capacity, Claim, Deallocation, DirectiveKind, DirectiveReason, EndedAttempt, Failure,
+    FailureCause, GivenDirective, GrowthBlock, Hold, HoldReason, Lifetime, Machine, Node, NodeName, Occupied,
+    Placement, Policy, PoolHold, Priority, Progress, QueuedRun, Removal, RemovalKind, RequestedShare,
+    RetireReason, Retired, RunId, Snapshot, Zone,
 };
 
 use crate::fixture::{at, gpus, run_id, whole};
@@ -177,8 +178,24 @@ fn life() -> impl Strategy<Value = Life> {
 
 fn policy() -> impl Strategy<Value = Policy> {
     let idle = prop_oneof![Just(0i64), Just(2), Just(10)];
-    (0i64..4, 0i64..9, idle, prop::bool::weighted(0.1), any::<bool>()).prop_map(
-        |(min, max, idle, blocked, zones)| Policy {
+    let deallocation = prop_oneof![
+        3 => Just(Deallocation::WaitForRunCompletion),
+        1 => Just(Deallocation::Requeue),
+        1 => Just(Deallocation::Terminate),
+    ];
+    let hold = prop_oneof![
+        8 => Just(PoolHold::None),
+        1 => Just(PoolHold::NoNewRuns),
+        1 => Just(PoolHold::Freeze),
+    ];
+    let initial = prop_oneof![4 => Just(0i64), 1 => 1i64..5];
+    let asked = (deallocation, hold, initial);
+    (0i64..4, 0i64..9, idle, prop::bool::weighted(0.1), any::<bool>(), asked).prop_map(
+        |(min, max, idle, blocked, zones, (deallocation, hold, initial_nodes))| Policy {
+            initial_nodes,
+            initial_last_ordinal: (max == min).then_some(2),
+            deallocation,
+            hold,
             min_nodes: if max % 3 == 0 { min } else { min.min(max) },
             max_nodes: max,
             idle_timeout: SignedDuration::from_mins(idle),
@@ -225,6 +242,7 @@ pub fn snapshot(shared: bool) -> impl Strategy<Value = Snapshot> {
                 policy,
                 lifetime,
                 last_ordinal: nodes.len() as i64,
+                removals: removals(&nodes),
                 zone: (same_zone && !nodes.is_empty()).then(|| Zone("a".into())),
                 nodes,
                 queued,
@@ -239,6 +257,16 @@ pub fn snapshot(shared: bool) -> impl Strategy<Value = Snapshot> {
             snapshot
         },
     )
+}
+
+/// Somebody wants a node gone, in some of the worlds.
+fn removals(nodes: &[Node]) -> Vec<Removal> {
+    let kind = match nodes.len() {
+        3 => RemovalKind::Remove,
+        5 => RemovalKind::RehearsePreemption,
+        _ => return Vec::new(),
+    };
+    vec![Removal { node: nodes[0].name.clone(), kind }]
 }
 
 /// Puts an active run on nodes that nobody has.
