@@ -22,7 +22,7 @@ pub const MAX_NODES: i32 = 1000;
 /// Longest idle time, in seconds: 30 days.
 pub const MAX_IDLE_SECONDS: i32 = 2_592_000;
 
-const INSTEAD: &str = "only scale and allowedNamespaces can be changed; delete the Cluster and create it again, or create another one";
+const INSTEAD: &str = "only scale, hold and allowedNamespaces can be changed; delete the Cluster and create it again, or create another one";
 
 /// A pool of equal machines.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -59,6 +59,7 @@ const INSTEAD: &str = "only scale and allowedNamespaces can be changed; delete t
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = schema::stays("provisioningClass", INSTEAD),
+    validation = schema::at_creation(initial_is_at_most_max()),
 )]
 pub struct ClusterSpec {
     /// The size of every machine: `sizeName` or alias of a VmSize, in any case. Cannot be changed.
@@ -76,6 +77,9 @@ pub struct ClusterSpec {
     pub provisioning_class: Option<String>,
     /// How many machines, and how long one may idle.
     pub scale: Scale,
+    /// What it does not do for now.
+    #[serde(default)]
+    pub hold: ClusterHold,
     /// Namespaces whose Runs may name this Cluster, besides its own; absent, none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_namespaces: Option<NamespaceSelector>,
@@ -114,6 +118,14 @@ pub struct Scale {
     /// Nodes the Cluster never asks beyond, 0 to 1000. A Run that needs more waits.
     #[schemars(range(min = 0, max = MAX_NODES))]
     pub max_nodes: i32,
+    /// Nodes asked for once, when the Cluster is created, 0 to `maxNodes`; each leaves when it has idled for long enough. Counts at
+    /// creation only.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = MAX_NODES))]
+    pub initial_nodes: i32,
+    /// What becomes of Runs when `maxNodes` is lowered below what runs.
+    #[serde(default)]
+    pub deallocation: Deallocation,
     /// Seconds a node may idle before it is removed, 0 to 2592000 (30 days).
     #[serde(default = "default_idle_seconds")]
     #[schemars(range(min = 0, max = MAX_IDLE_SECONDS))]
@@ -131,6 +143,12 @@ fn min_is_at_most_max() -> kube::core::Rule {
         .field_path(".minNodes")
 }
 
+fn initial_is_at_most_max() -> kube::core::Rule {
+    kube::core::Rule::new("self.scale.initialNodes <= self.scale.maxNodes")
+        .message("initialNodes must not be greater than maxNodes: lower initialNodes or raise maxNodes")
+        .field_path(".scale.initialNodes")
+}
+
 /// Node names are made from ordinals: one given twice would let two machines pass for one.
 fn ordinals_only_grow() -> kube::core::Rule {
     kube::core::Rule::new(
@@ -140,6 +158,34 @@ fn ordinals_only_grow() -> kube::core::Rule {
     .message("lastNodeOrdinal never goes down: ordinals are not used again")
     .field_path(".lastNodeOrdinal")
     .reason(kube::core::Reason::FieldValueForbidden)
+}
+
+closed_set! {
+    /// What becomes of Runs when `maxNodes` is lowered below what runs: Batch AI's `nodeDeallocationOption`.
+    #[derive(Default)]
+    Deallocation {
+        /// They run on; nodes above the maximum leave when they are done.
+        #[default]
+        WaitForRunCompletion,
+        /// As few as can be are stopped, at no cost, and queued again at their old place.
+        Requeue,
+        /// As few as can be are stopped and fail.
+        Terminate,
+    }
+}
+
+closed_set! {
+    /// What a Cluster does not do for now.
+    #[derive(Default)]
+    ClusterHold {
+        /// Nothing is held back.
+        #[default]
+        None,
+        /// No Run is started; what runs goes on, and nodes leave when they idle: the Cluster is drained.
+        NoNewRuns,
+        /// No Run is started, no node asked for and none given back that could still serve.
+        Freeze,
+    }
 }
 
 closed_set! {
@@ -213,6 +259,8 @@ closed_set! {
         NodesUnusable,
         /// Nodes that shall leave have a pod on them that carries a run's label; the message names it.
         NodesOccupied,
+        /// An annotation asks for a node to be removed that this Cluster never had.
+        NodeToRemoveNotFound,
         /// Machines with our labels that no ClusterNode accounts for.
         StrayMachines,
         /// A machine of that name exists and is not ours.
@@ -286,6 +334,10 @@ pub struct ClusterStatus {
     #[serde(default)]
     #[schemars(range(min = 0, max = schema::INTEGER_MAX))]
     pub last_node_ordinal: i64,
+    /// The highest ordinal when `initialNodes` had been asked for: they are not asked for again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = schema::INTEGER_MAX))]
+    pub initial_nodes_last_ordinal: Option<i64>,
     /// What a node has for Runs, as last measured: the least of the nodes that are there, or of those that were. What
     /// `resourcesPerNode` of a Run must fit into.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -209,6 +209,8 @@ closed_set! {
         Unusable,
         /// It never came. Final.
         Failed,
+        /// Somebody wanted it gone at once, whatever runs on it.
+        Removed,
         /// Its Cluster is being deleted.
         ClusterDeleted,
         /// Written by a newer version.
@@ -221,9 +223,13 @@ impl RetireReason {
     /// Whether the node can never be taken back into use.
     pub const fn is_final(self) -> bool {
         match self {
-            Self::Deleted | Self::Lost | Self::Preempted | Self::Unusable | Self::Failed | Self::Unknown => {
-                true
-            }
+            Self::Deleted
+            | Self::Lost
+            | Self::Preempted
+            | Self::Unusable
+            | Self::Failed
+            | Self::Removed
+            | Self::Unknown => true,
             Self::IdleTimeout | Self::ScaleDown | Self::NotNeeded | Self::ClusterDeleted => false,
         }
     }

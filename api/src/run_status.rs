@@ -121,6 +121,8 @@ closed_set! {
         WallClock,
         /// Its Cluster was deleted while it ran.
         ClusterDeleted,
+        /// `maxNodes` of its Cluster was lowered below what ran, with `deallocation: Terminate`.
+        Deallocated,
         /// It is being deleted.
         Deleting,
         /// Written by a newer version.

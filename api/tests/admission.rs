@@ -82,11 +82,14 @@ fn pair(schema: &Value, now: &mut Value, before: &mut Value) {
     }
 }
 
-/// The validator does not know `optionalOldSelf`. Rules for the creation only are evaluated with every change here, which
-/// must make no difference: they are about fields that cannot be changed.
-fn without_optional_old_self(schema: &mut Value) {
+/// The validator does not know `optionalOldSelf`: rules for the creation only stand by themselves at creation, and are left
+/// out of what judges a change.
+fn without_optional_old_self(schema: &mut Value, at_creation: bool) {
     match schema {
         Value::Object(fields) => {
+            if let Some(Value::Array(rules)) = fields.get_mut("x-kubernetes-validations") {
+                rules.retain(|rule| at_creation || rule.get("optionalOldSelf").is_none());
+            }
             if fields.remove("optionalOldSelf").is_some() {
                 let rule = fields["rule"].as_str().unwrap();
                 let inner =
@@ -94,25 +97,30 @@ fn without_optional_old_self(schema: &mut Value) {
                 let inner = inner.expect("made by at_creation").to_owned();
                 fields.insert("rule".to_owned(), inner.into());
             }
-            fields.values_mut().for_each(without_optional_old_self);
+            fields.values_mut().for_each(|field| without_optional_old_self(field, at_creation));
         }
-        Value::Array(items) => items.iter_mut().for_each(without_optional_old_self),
+        Value::Array(items) => items.iter_mut().for_each(|item| without_optional_old_self(item, at_creation)),
         _ => {}
     }
 }
 
-/// The rules of one kind, compiled once.
+/// The rules of one kind, compiled once: those for a creation, and those for a change.
 struct Rules {
     schema: Value,
-    compiled: CompiledSchema,
+    of_creation: CompiledSchema,
+    of_change: CompiledSchema,
     validator: Validator,
 }
 
 impl Rules {
     fn of(schema: &Value) -> Self {
-        let mut schema = schema.clone();
-        without_optional_old_self(&mut schema);
-        Self { compiled: compile_schema(&schema), schema, validator: Validator::new() }
+        let compiled = |at_creation| {
+            let mut schema = schema.clone();
+            without_optional_old_self(&mut schema, at_creation);
+            compile_schema(&schema)
+        };
+        let (of_creation, of_change) = (compiled(true), compiled(false));
+        Self { schema: schema.clone(), of_creation, of_change, validator: Validator::new() }
     }
 
     /// The messages with which the rules refuse this object, or this change.
@@ -121,7 +129,8 @@ impl Rules {
         if let Some(before) = &mut before {
             pair(&self.schema, &mut object, before);
         }
-        match self.validator.validate_compiled(&self.compiled, &object, before.as_ref()) {
+        let rules = if before.is_some() { &self.of_change } else { &self.of_creation };
+        match self.validator.validate_compiled(rules, &object, before.as_ref()) {
             Ok(()) => vec![],
             Err(errors) => errors.into_vec().into_iter().map(|error| error.message).collect(),
         }

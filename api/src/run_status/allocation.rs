@@ -71,6 +71,8 @@ closed_set! {
         NodeRemoved,
         /// The Cluster is being deleted.
         ClusterDeleted,
+        /// `maxNodes` of the Cluster was lowered below what runs, and its `deallocation` asks for this.
+        MaxNodesLowered,
         /// Written by a newer version.
         #[serde(other)]
         Unknown,

@@ -32,6 +32,8 @@ closed_set! {
         WallClock,
         /// Its Cluster was deleted. No budget; ends the Run.
         ClusterDeleted,
+        /// `maxNodes` of its Cluster was lowered, with `deallocation: Terminate`. No budget; ends the Run.
+        Deallocated,
         /// Refused by a ResourceQuota of the namespace. No budget.
         NamespaceQuota,
         /// Its Run was deleted. No budget.

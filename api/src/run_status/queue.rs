@@ -30,6 +30,8 @@ closed_set! {
         CapacityBackoff,
         /// The Cluster cannot get machines until somebody changes something; see its `errors`.
         ClusterStalled,
+        /// The Cluster is on hold.
+        ClusterOnHold,
         /// The Cluster is being deleted.
         ClusterDeleting,
         /// Written by a newer version.

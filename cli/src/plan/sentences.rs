@@ -56,6 +56,7 @@ fn retired(reason: RetireReason) -> &'static str {
         RetireReason::NotNeeded => "nobody waits for it any more",
         RetireReason::ClusterDeleted => "the Cluster is being deleted",
         RetireReason::Deleted => "somebody deleted it",
+        RetireReason::Removed => "somebody wants it gone now",
         RetireReason::Lost => "it is gone or stopped answering",
         RetireReason::Preempted => "the provider took it back",
         RetireReason::Unusable => "runs cannot use it",
@@ -70,6 +71,8 @@ fn ordered(reason: DirectiveReason) -> &'static str {
         DirectiveReason::NodePreempted => "the provider took a node back",
         DirectiveReason::NodeUnusable => "a node became unusable",
         DirectiveReason::ClusterDeleted => "the Cluster is being deleted",
+        DirectiveReason::NodeRemoved => "somebody wants a node of it gone now",
+        DirectiveReason::MaxNodesLowered => "maxNodes was lowered below what runs",
     }
 }
 

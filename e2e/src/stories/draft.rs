@@ -34,6 +34,19 @@ impl ClusterDraft {
         self.scale("maxNodes", nodes)
     }
 
+    /// Machines it asks for when it is created.
+    #[must_use]
+    pub fn initial(self, nodes: i32) -> Self {
+        self.scale("initialNodes", nodes)
+    }
+
+    /// Machines that are the cloud's to take back.
+    #[must_use]
+    pub fn low_priority(mut self) -> Self {
+        self.spec["vmPriority"] = json!("LowPriority");
+        self
+    }
+
     /// Seconds a machine may idle.
     #[must_use]
     pub fn idle_seconds(self, seconds: i32) -> Self {

@@ -4,13 +4,16 @@
 //! [`assemble`] puts them together into the snapshot of one Cluster.
 
 pub mod node;
+pub mod removals;
 pub mod run;
 
 use jiff::SignedDuration;
-use trainyard_api::cluster::{BackoffCause, Cluster, ClusterErrorCode};
+use trainyard_api::cluster::{
+    BackoffCause, Cluster, ClusterErrorCode, ClusterHold, Deallocation as WireDeallocation,
+};
 use trainyard_planner::{
-    ActiveRun, Backoff, Capacity, EndedAttempt, FailureCause, GrowthBlock, Lifetime, Machine, NodeName,
-    Placement, Policy, QueuedRun, Snapshot, Zone,
+    ActiveRun, Backoff, Capacity, Deallocation, EndedAttempt, FailureCause, GrowthBlock, Lifetime, Machine,
+    NodeName, Placement, Policy, PoolHold, QueuedRun, Snapshot, Zone,
 };
 
 use crate::catalogue::{Refusal, Resolved};
@@ -65,6 +68,7 @@ pub fn assemble(world: &World<'_>) -> Snapshot {
             .chain(status.map(|status| status.last_node_ordinal))
             .max()
             .unwrap_or(0),
+        removals: world.cluster.map(removals::asked).unwrap_or_default(),
         zone: status.and_then(|status| status.zone.clone()).map(Zone),
     }
 }
@@ -143,6 +147,7 @@ fn counted(nodes: i64) -> String {
 fn policy(world: &World<'_>, node_capacity: Capacity) -> Policy {
     let (max_nodes, max_limited) = maximum(world);
     let scale = world.cluster.map(|cluster| &cluster.spec.scale);
+    let status = world.cluster.and_then(|cluster| cluster.status.as_ref());
     Policy {
         min_nodes: scale.map_or(0, |scale| i64::from(scale.min_nodes)),
         max_nodes,
@@ -156,6 +161,18 @@ fn policy(world: &World<'_>, node_capacity: Capacity) -> Policy {
             message: refusal.message.clone(),
         }),
         max_limited,
+        initial_nodes: scale.map_or(0, |scale| i64::from(scale.initial_nodes)),
+        initial_last_ordinal: status.and_then(|status| status.initial_nodes_last_ordinal),
+        deallocation: scale.map_or_else(Deallocation::default, |scale| match scale.deallocation {
+            WireDeallocation::WaitForRunCompletion => Deallocation::WaitForRunCompletion,
+            WireDeallocation::Requeue => Deallocation::Requeue,
+            WireDeallocation::Terminate => Deallocation::Terminate,
+        }),
+        hold: world.cluster.map_or_else(PoolHold::default, |cluster| match cluster.spec.hold {
+            ClusterHold::None => PoolHold::None,
+            ClusterHold::NoNewRuns => PoolHold::NoNewRuns,
+            ClusterHold::Freeze => PoolHold::Freeze,
+        }),
     }
 }
 

@@ -275,7 +275,9 @@ pub fn wire_kind(kind: DirectiveKind) -> WireKind {
 fn planner_directive_reason(reason: WireDirectiveReason) -> DirectiveReason {
     match reason {
         WireDirectiveReason::Withdrawn => DirectiveReason::Withdrawn,
-        WireDirectiveReason::NodeLost | WireDirectiveReason::NodeRemoved => DirectiveReason::NodeLost,
+        WireDirectiveReason::NodeLost => DirectiveReason::NodeLost,
+        WireDirectiveReason::NodeRemoved => DirectiveReason::NodeRemoved,
+        WireDirectiveReason::MaxNodesLowered => DirectiveReason::MaxNodesLowered,
         WireDirectiveReason::NodePreempted => DirectiveReason::NodePreempted,
         WireDirectiveReason::NodeUnusable => DirectiveReason::NodeUnusable,
         WireDirectiveReason::ClusterDeleted | WireDirectiveReason::Unknown => DirectiveReason::ClusterDeleted,
@@ -290,5 +292,7 @@ pub fn wire_directive_reason(reason: DirectiveReason) -> WireDirectiveReason {
         DirectiveReason::NodePreempted => WireDirectiveReason::NodePreempted,
         DirectiveReason::NodeUnusable => WireDirectiveReason::NodeUnusable,
         DirectiveReason::ClusterDeleted => WireDirectiveReason::ClusterDeleted,
+        DirectiveReason::NodeRemoved => WireDirectiveReason::NodeRemoved,
+        DirectiveReason::MaxNodesLowered => WireDirectiveReason::MaxNodesLowered,
     }
 }

@@ -13,7 +13,7 @@ use trainyard_api::{
 use trainyard_planner::{Capacity, GrowthBlock, Lifetime, NodeCounts, PoolHealth, PoolReport};
 
 use crate::catalogue::{Refusal, Resolved};
-use crate::snapshot::{lifetime, node::wire_capacity, wire_cause};
+use crate::snapshot::{lifetime, node::wire_capacity, removals, wire_cause};
 
 /// Most errors that status shows; the schema takes no more.
 const MAX_ERRORS: usize = 10;
@@ -44,7 +44,7 @@ pub fn cluster_status(
     let generation = cluster.metadata.generation;
     let allocation_state = if report.resizing { AllocationState::Resizing } else { AllocationState::Steady };
     let limit = limit.filter(|_| report.health == PoolHealth::Blocked);
-    let errors = errors(&before.errors, report, catalogue.err(), limit, now);
+    let errors = errors(cluster, &before.errors, report, catalogue.err(), limit, now);
     let health = health(report, catalogue.err());
     let allocation_changed = before.allocation_state != Some(allocation_state);
     ClusterStatus {
@@ -68,6 +68,7 @@ pub fn cluster_status(
         next_scale_down_time: report.next_scale_down.map(Time),
         backoff: backoff(report),
         last_node_ordinal: report.last_ordinal,
+        initial_nodes_last_ordinal: report.initial_last_ordinal,
         node_capacity: measured.map(wire_capacity).or(before.node_capacity),
         zone: report.zone.as_ref().map(|zone| zone.0.clone()),
         provisioning_class: catalogue
@@ -131,6 +132,7 @@ fn backoff(report: &PoolReport) -> Vec<WireBackoff> {
 
 /// What keeps the Cluster from being as asked. An error that is still there keeps its `since`.
 fn errors(
+    cluster: &Cluster,
     before: &[ClusterError],
     report: &PoolReport,
     refusal: Option<&Refusal>,
@@ -158,6 +160,13 @@ fn errors(
     };
     if let Some(refusal) = refusal {
         add(refusal.code, &refusal.message, 1);
+    }
+    for removals::Asked { annotation, node } in removals::unknown(cluster) {
+        let message = format!(
+            "annotation {annotation} names {node}, and this Cluster never had such a node; see `kubectl get tycn`, and \
+             correct or remove the annotation"
+        );
+        add(ClusterErrorCode::NodeToRemoveNotFound, &message, 1);
     }
     if let Some(limit) = limit {
         add(ClusterErrorCode::NodeLimitReached, &limit.message, 1);

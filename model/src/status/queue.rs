@@ -116,6 +116,7 @@ fn wire_reason(reason: WaitReason) -> QueueReason {
         WaitReason::ExceedsNodeSize => QueueReason::ExceedsNode,
         WaitReason::GrowthBlocked => QueueReason::ClusterStalled,
         WaitReason::NodesLeaving => QueueReason::NodesLeaving,
+        WaitReason::ClusterOnHold => QueueReason::ClusterOnHold,
         WaitReason::ClusterDeleting => QueueReason::ClusterDeleting,
     }
 }

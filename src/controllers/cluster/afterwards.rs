@@ -5,7 +5,6 @@ use futures::StreamExt as _;
 use futures::stream;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Api, api::ObjectMeta};
-use sha2::{Digest as _, Sha256};
 use trainyard_api::{
     cluster::Cluster,
     cluster_node::{ClusterIdentity, ClusterNode, ClusterNodeSpec},
@@ -13,6 +12,7 @@ use trainyard_api::{
 };
 use trainyard_model::catalogue::Resolved;
 use trainyard_model::snapshot::node::LightNode;
+use trainyard_model::snapshot::removals;
 use trainyard_planner::{Action, NodeName, Plan, Zone};
 
 use super::execute::name;
@@ -82,14 +82,6 @@ async fn request_node(
     Ok(())
 }
 
-/// `<cluster>-<6 characters of a hash of the Cluster's UID>-<ordinal>`: a Cluster made again under an old name meets no
-/// machine of its predecessor.
-pub fn cluster_node_name(cluster: &str, uid: &str, ordinal: i64) -> String {
-    let digest = Sha256::digest(uid.as_bytes());
-    let [a, b, c] = [digest[0], digest[1], digest[2]];
-    format!("{cluster}-{a:02x}{b:02x}{c:02x}-{ordinal}")
-}
-
 fn cluster_node(
     cluster: &Cluster,
     resolved: &Resolved,
@@ -105,7 +97,7 @@ fn cluster_node(
         [(labels::CLUSTER.to_owned(), name.clone()), (labels::CLUSTER_UID.to_owned(), uid.clone())].into();
     Some(ClusterNode {
         metadata: ObjectMeta {
-            name: Some(cluster_node_name(&name, &uid, ordinal)),
+            name: Some(removals::cluster_node_name(&name, &uid, ordinal)),
             namespace: cluster.metadata.namespace.clone(),
             labels: Some(labels),
             finalizers: Some(vec![Finalizer::ClusterNode.as_str().to_owned()]),
@@ -170,17 +162,4 @@ async fn release_finalizer(context: &Context, scope: &Scope) -> Result<(), Error
     let api: Api<Cluster> = Api::namespaced(context.client.clone(), &scope.key.namespace);
     apply::remove_finalizer(&api, &**cluster, Finalizer::Cluster.as_str()).await?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cluster_made_again_under_the_same_name_gets_other_node_names() {
-        let (old, new) = (cluster_node_name("nc6", "uid-1", 1), cluster_node_name("nc6", "uid-2", 1));
-        assert_ne!(old, new);
-        assert_eq!(old, cluster_node_name("nc6", "uid-1", 1));
-        assert_eq!(old.len(), "nc6-".len() + 6 + "-1".len());
-    }
 }

@@ -74,7 +74,8 @@ impl Notice {
             | AttemptCause::Infrastructure
             | AttemptCause::NamespaceQuota
             | AttemptCause::WallClock
-            | AttemptCause::ClusterDeleted => true,
+            | AttemptCause::ClusterDeleted
+            | AttemptCause::Deallocated => true,
             AttemptCause::Succeeded
             | AttemptCause::NotStarted
             | AttemptCause::Suspended

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use trainyard_api::{
     ClusterNode, Time,
-    cluster_node::{ClusterNodeStatus, NodeReason, NodeState},
+    cluster_node::{ClusterNodeStatus, NodeReason, NodeState, RetireReason},
     text,
 };
 
@@ -314,6 +314,11 @@ impl<'a> Look<'a> {
                     NodeReason::Preempted,
                     format!("the cloud takes it back (taint {taint})"),
                 );
+            }
+            let retired = self.s.node.spec.retired.as_ref().map(|retired| retired.reason);
+            if retired == Some(RetireReason::Preempted) {
+                let message = "taken away as if the cloud took it back";
+                return Verdict::new(NodeState::Preempted, NodeReason::Preempted, message);
             }
             return self.with_node(node);
         }

@@ -72,6 +72,8 @@ fn limit(reason: DirectiveReason) -> Progress {
         DirectiveReason::NodeLost
         | DirectiveReason::NodePreempted
         | DirectiveReason::NodeUnusable
+        | DirectiveReason::NodeRemoved
+        | DirectiveReason::MaxNodesLowered
         | DirectiveReason::ClusterDeleted => Progress::Launched,
     }
 }
@@ -89,7 +91,7 @@ async fn is_fully_claimed(context: &Context, light: &LightRun, attempt: i64) -> 
 
 /// Whether, live, the node is there with the claim of that attempt.
 async fn is_claimed(context: &Context, light: &LightRun, node: &str, attempt: i64) -> Result<bool, Error> {
-    let api: Api<ClusterNode> = Api::namespaced(context.client.clone(), &light.id.namespace);
+    let api: Api<ClusterNode> = Api::namespaced(context.client.clone(), &light.cluster_namespace);
     let is_its = |claim: &Claim| claim.run_uid == light.id.uid && i64::from(claim.attempt) == attempt;
     Ok(read::get(&api, node).await?.is_some_and(|node| node.spec.claims.iter().any(is_its)))
 }
@@ -108,6 +110,10 @@ fn sentence(reason: DirectiveReason, culprit: Option<&NodeName>, cluster: &str) 
         DirectiveReason::NodePreempted => format!("{node} was taken back by the provider"),
         DirectiveReason::NodeUnusable => format!("{node} cannot be used any more"),
         DirectiveReason::ClusterDeleted => format!("Cluster {cluster} is being deleted"),
+        DirectiveReason::NodeRemoved => format!("{node} was removed on request"),
+        DirectiveReason::MaxNodesLowered => {
+            format!("maxNodes of Cluster {cluster} was lowered below what runs")
+        }
     }
 }
 

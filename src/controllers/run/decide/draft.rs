@@ -138,6 +138,7 @@ impl Draft {
             | AttemptCause::Requeue
             | AttemptCause::WallClock
             | AttemptCause::ClusterDeleted
+            | AttemptCause::Deallocated
             | AttemptCause::NamespaceQuota
             | AttemptCause::Deleted
             | AttemptCause::Unknown => {}

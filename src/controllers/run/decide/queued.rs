@@ -152,6 +152,7 @@ fn next(cause: AttemptCause, totals: &AttemptTotals, user: i32, infrastructure: 
         AttemptCause::Infrastructure => Next::Fail(RunReason::Infrastructure),
         AttemptCause::WallClock => Next::Fail(RunReason::WallClock),
         AttemptCause::ClusterDeleted => Next::Fail(RunReason::ClusterDeleted),
+        AttemptCause::Deallocated => Next::Fail(RunReason::Deallocated),
         AttemptCause::NotStarted
         | AttemptCause::Suspended
         | AttemptCause::Canceled

@@ -67,6 +67,9 @@ pub fn withdrawn(case: &Case<'_>, directive: Option<&Directive>, cancelled: bool
                 said(directive, "its Cluster is being deleted"),
             ));
         }
+        if (directive.reason, directive.kind) == (DirectiveReason::MaxNodesLowered, DirectiveKind::Fail) {
+            return Some(ordered(directive));
+        }
         return not_started(said(directive, "its nodes were withdrawn before it started"));
     }
     if case.is_deleting() {
@@ -133,6 +136,12 @@ fn ordered(directive: &Directive) -> End {
         (DirectiveReason::NodeUnusable, _) => (AttemptCause::Infrastructure, "a node of it became unusable"),
         (DirectiveReason::ClusterDeleted, _) => {
             (AttemptCause::ClusterDeleted, "its Cluster is being deleted")
+        }
+        (DirectiveReason::MaxNodesLowered, DirectiveKind::Fail) => {
+            (AttemptCause::Deallocated, "maxNodes of its Cluster was lowered")
+        }
+        (DirectiveReason::MaxNodesLowered, _) => {
+            (AttemptCause::Requeue, "maxNodes of its Cluster was lowered")
         }
         (DirectiveReason::NodeRemoved, _) => (AttemptCause::Requeue, "a node of it was removed on request"),
         (DirectiveReason::Withdrawn, _) => (AttemptCause::Requeue, "its nodes were withdrawn"),

@@ -140,6 +140,8 @@ async fn a_run_of_the_same_name_does_not_inherit_pods() {
 #[case(DirectiveKind::Stop, DirectiveReason::Withdrawn, AttemptCause::NotStarted, RunPhase::Queued)]
 #[case(DirectiveKind::Requeue, DirectiveReason::NodeLost, AttemptCause::NotStarted, RunPhase::Queued)]
 #[case(DirectiveKind::Fail, DirectiveReason::ClusterDeleted, AttemptCause::ClusterDeleted, RunPhase::Failed)]
+#[case(DirectiveKind::Stop, DirectiveReason::MaxNodesLowered, AttemptCause::NotStarted, RunPhase::Queued)]
+#[case(DirectiveKind::Fail, DirectiveReason::MaxNodesLowered, AttemptCause::Deallocated, RunPhase::Failed)]
 #[tokio::test(start_paused = true)]
 async fn a_directive_before_the_launch_costs_nothing(
     #[case] kind: DirectiveKind,
@@ -164,6 +166,8 @@ async fn a_directive_before_the_launch_costs_nothing(
 #[case(DirectiveKind::Requeue, DirectiveReason::NodeLost, AttemptCause::Infrastructure, RunPhase::Queued)]
 #[case(DirectiveKind::Stop, DirectiveReason::NodePreempted, AttemptCause::Infrastructure, RunPhase::Queued)]
 #[case(DirectiveKind::Requeue, DirectiveReason::NodeRemoved, AttemptCause::Requeue, RunPhase::Queued)]
+#[case(DirectiveKind::Stop, DirectiveReason::MaxNodesLowered, AttemptCause::Requeue, RunPhase::Queued)]
+#[case(DirectiveKind::Fail, DirectiveReason::MaxNodesLowered, AttemptCause::Deallocated, RunPhase::Failed)]
 #[case(DirectiveKind::Fail, DirectiveReason::ClusterDeleted, AttemptCause::ClusterDeleted, RunPhase::Failed)]
 #[tokio::test(start_paused = true)]
 async fn a_directive_ends_a_running_attempt(
