@@ -47,7 +47,7 @@ impl Growth {
     }
 
     /// Asks for none, whatever is lacking.
-    pub(crate) fn nothing(&self, world: &World) -> Grown {
+    pub(crate) fn nothing(world: &World) -> Grown {
         let nodes = world.nodes.iter().map(|state| state.node.ordinal);
         Grown { requested: 0, withheld: 0, last_ordinal: nodes.fold(world.snapshot.last_ordinal, Ord::max) }
     }

@@ -51,7 +51,7 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
 
     // 7. Ask for machines: for whole gangs of the queue, then for the minimum.
     let grown = if is_frozen {
-        growth.nothing(&world)
+        Growth::nothing(&world)
     } else {
         growth.request(&mut world, supply.new_machines(), supply.later_machines())
     };

@@ -1,6 +1,6 @@
 //! Names of nodes, and what a Cluster's annotations ask to be removed by name.
 //!
-//! An annotation stays until a person removes it, as GitOps needs it, and does nothing more once its node is gone: names of
+//! An annotation stays until a person removes it, as a repository needs it, and does nothing more once its node is gone: names of
 //! nodes are never used again.
 
 use sha2::{Digest as _, Sha256};
