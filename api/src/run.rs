@@ -69,6 +69,7 @@ const INSTEAD: &str = "only priority, suspend and cancel can be changed; create 
     validation = schema::at_creation(variables::run_leaves_ours_alone()),
     validation = schema::at_creation(variables::tensorflow_leaves_ours_alone()),
     validation = schema::at_creation(variables::pytorch_leaves_ours_alone()),
+    validation = schema::at_creation(variables::jax_leaves_ours_alone()),
     validation = schema::at_creation(variables::are_set_once()),
 )]
 pub struct RunSpec {

@@ -306,6 +306,12 @@ mod tests {
     #[case::pytorch_torchrun(
         json!({"nodeCount": 2, "distribution": {"pytorch": {"processCountPerNode": 4}}}),
         4, include_str!("goldens/pytorch-4.env"))]
+    #[case::jax(json!({"nodeCount": 2, "distribution": {"jax": {}}}), 4, include_str!("goldens/jax.env"))]
+    #[case::jax_single(json!({"distribution": {"jax": {}}}), 1, include_str!("goldens/jax-1.env"))]
+    #[case::tensorflow_evaluator(
+        json!({"nodeCount": 2, "distribution": {"tensorflow": {
+            "chief": {}, "worker": {"count": 2}, "parameterServer": {}, "evaluator": {}}}}),
+        2, include_str!("goldens/tensorflow-evaluator.env"))]
     fn variables_are_byte_exact(#[case] spec: Value, #[case] gpus: i64, #[case] golden: &str) {
         let found = environments(&run(&spec), gpus);
         assert_eq!(found, golden, "found:\n{found}");

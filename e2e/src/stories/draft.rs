@@ -1,7 +1,8 @@
 //! Clusters and Runs as stories write them: with nothing that does not matter.
 
 use serde_json::{Map, Value, json};
-use trainyard_api::run::Priority;
+use trainyard_api::distribution::RoleName;
+use trainyard_api::run::{Priority, SuccessPolicy};
 
 use crate::controlplane::annotations;
 
@@ -155,6 +156,25 @@ impl RunDraft {
     #[must_use]
     pub fn exiting(self, codes: &str) -> Self {
         self.annotated(annotations::EXIT_CODE, codes)
+    }
+
+    /// The processes of one role end by themselves after that time, with that exit code, whatever is said of the others.
+    #[must_use]
+    pub fn role_lasting(self, role: RoleName, time: &str, exit_code: i32) -> Self {
+        self.annotated(&format!("{}.{role}", annotations::RUN_FOR), time)
+            .annotated(&format!("{}.{role}", annotations::EXIT_CODE), &exit_code.to_string())
+    }
+
+    /// How its processes find each other.
+    #[must_use]
+    pub fn distributed(self, distribution: Value) -> Self {
+        self.with("distribution", distribution)
+    }
+
+    /// It has succeeded when its chief and all its workers have.
+    #[must_use]
+    pub fn of_all_workers(self) -> Self {
+        self.with("successPolicy", json!(SuccessPolicy::AllWorkers))
     }
 
     /// Its containers do not start before that time.

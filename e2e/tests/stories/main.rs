@@ -18,6 +18,7 @@ mod operators;
 mod pool;
 mod queue;
 mod rest;
+mod roles;
 mod sharing;
 mod tenancy;
 mod wrong;

@@ -30,7 +30,7 @@ pub enum InvalidRun {
     },
     /// Two ways in which processes find each other, or none inside `distribution`.
     #[error(
-        "Run {run}: spec.distribution has {found} of tensorflow and pytorch, expected exactly one; \
+        "Run {run}: spec.distribution has {found} of tensorflow, pytorch and jax, expected exactly one; \
          create a Run with one of them, or without distribution"
     )]
     Distribution {

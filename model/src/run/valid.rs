@@ -51,7 +51,7 @@ pub struct ValidRun {
     pub container: Container,
     /// Additions to its pods; empty when none are written.
     pub pod_template: PodTemplate,
-    /// What each role runs, in the order chief, worker, ps. Roles without a process are absent.
+    /// What each role runs, in the order chief, worker, ps, evaluator. Roles without a process are absent.
     pub roles: Vec<Role>,
     /// What it takes of each machine; absent, the whole of it.
     pub portion: Option<Portion>,
@@ -133,21 +133,7 @@ impl ValidRun {
             args: args.clone(),
             environment: environment.clone(),
         };
-        let processes = match distribution {
-            None => Processes::one_for_each_node(*node_count, base, Wiring::Alone),
-            Some(Distribution { tensorflow: Some(tensorflow), pytorch: None }) => {
-                Processes::tensorflow(&shown, *node_count, tensorflow, &base)?
-            }
-            Some(Distribution { tensorflow: None, pytorch: Some(pytorch) }) => {
-                Processes::pytorch(&shown, *node_count, pytorch, base)?
-            }
-            Some(Distribution { tensorflow: Some(_), pytorch: Some(_) }) => {
-                return Err(InvalidRun::Distribution { run: shown, found: 2 });
-            }
-            Some(Distribution { tensorflow: None, pytorch: None }) => {
-                return Err(InvalidRun::Distribution { run: shown, found: 0 });
-            }
-        };
+        let processes = Processes::of(&shown, *node_count, distribution.as_ref(), base)?;
         let run = Self {
             id: RunIdentity { namespace, name, uid },
             cluster: cluster.clone(),
@@ -178,6 +164,11 @@ impl ValidRun {
         self.roles.iter().find(|role| role.name == name)
     }
 
+    /// Whether a process is told a host's name, be it its own: then that name must be known.
+    pub fn names_hosts(&self) -> bool {
+        self.wiring != Wiring::Alone || self.layout.processes().len() > 1
+    }
+
     /// The name of a process's host, and of its pod in the first attempt: `<run>-<role>-<index>`.
     pub fn host_name(&self, process: Process) -> String {
         format!("{}-{}-{}", self.id.name, process.role, process.index)
@@ -202,7 +193,7 @@ impl ValidRun {
                         resource,
                         field: match self.wiring {
                             Wiring::PyTorch { .. } => "pytorch.processCountPerNode",
-                            Wiring::TensorFlow | Wiring::Alone => "worker.count or nodeCount",
+                            Wiring::TensorFlow | Wiring::Alone | Wiring::Jax => "worker.count or nodeCount",
                         },
                     }
                 }
@@ -329,8 +320,11 @@ mod tests {
 
     #[rstest]
     #[case(json!({"nodeCount": 0}), "spec.nodeCount is 0, expected 1 to 1000")]
-    #[case(json!({"distribution": {}}), "has 0 of tensorflow and pytorch")]
-    #[case(json!({"distribution": {"tensorflow": {}, "pytorch": {}}}), "has 2 of tensorflow and pytorch")]
+    #[case(json!({"distribution": {}}), "has 0 of tensorflow, pytorch and jax")]
+    #[case(json!({"distribution": {"tensorflow": {}, "jax": {}}}), "has 2 of tensorflow, pytorch and jax")]
+    #[case(json!({"distribution": {"tensorflow": {"evaluator": {"count": 2}}}}), "evaluator.count is 2, expected 0 to 1")]
+    #[case(json!({"distribution": {"jax": {}}, "environment": {"PROCESS_ID": "0"}}), "environment sets PROCESS_ID")]
+    #[case(json!({"distribution": {"tensorflow": {"evaluator": {"environment": {"TF_CONFIG": "{}"}}}}}), "distribution.tensorflow.evaluator.environment sets TF_CONFIG")]
     #[case(json!({"distribution": {"tensorflow": {"chief": {"count": 2}}}}), "chief.count is 2, expected 0 to 1")]
     #[case(json!({"distribution": {"tensorflow": {"worker": {"count": 17}}}}), "worker.count is 17, expected 0 to 16")]
     #[case(json!({"nodeCount": 3, "distribution": {"tensorflow": {"worker": {"count": 2}}}}), "2 together, expected at least nodeCount, which is 3")]

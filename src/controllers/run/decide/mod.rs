@@ -22,12 +22,14 @@
 //! | module | decides |
 //! |---|---|
 //! | [`attempt`] | an attempt from its answer to its end |
+//! | [`members`] | which pods count, and what is said of them |
 //! | [`verdict`] | how an attempt ended: the failure table |
 //! | [`queued`] | a Run without a live attempt: acceptance, retry, terminal phases |
 //! | [`draft`] | the status to be written |
 
 pub mod attempt;
 pub mod draft;
+pub mod members;
 pub mod queued;
 pub mod verdict;
 
@@ -234,11 +236,6 @@ impl Case<'_> {
     /// Whether a pod of an earlier Run of its name has this name.
     pub fn has_stranger(&self, pod: &str) -> bool {
         self.strangers.iter().any(|stranger| stranger.seen.name == pod)
-    }
-
-    /// Pods of this attempt, whoever owns them.
-    pub fn pods_of(&self, attempt: i32) -> impl Iterator<Item = &PodFacts> {
-        self.own.iter().copied().filter(move |pod| pod.attempt == Some(attempt))
     }
 
     /// Whether the caches lack a ClusterNode of the allocation.

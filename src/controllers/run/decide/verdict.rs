@@ -54,7 +54,7 @@ impl End {
     }
 }
 
-/// The processes of an attempt with their pods, as far as these are there: chief, workers, parameter servers.
+/// Processes of an attempt with their pods, as far as these are there, in the order of the layout.
 pub type Members<'a> = [(Process, Option<&'a PodFacts>)];
 
 /// An order that ends the attempt before it was launched: it costs nothing, because nothing ran.
@@ -84,7 +84,7 @@ pub fn withdrawn(case: &Case<'_>, directive: Option<&Directive>, cancelled: bool
     None
 }
 
-/// How a launched attempt ended, if it has.
+/// How a launched attempt ended, if it has. `members` are those without which it cannot go on.
 pub fn of_launched(
     case: &Case<'_>,
     run: &ValidRun,
@@ -106,10 +106,25 @@ pub fn of_launched(
         .or_else(|| never_started(case, launched, members))
 }
 
+/// What befell an evaluator, if anything did. The same table as for the others, with nothing to follow from it: an
+/// attempt neither waits for its evaluator nor ends with it.
+pub fn of_evaluator(
+    case: &Case<'_>,
+    run: &ValidRun,
+    attempt: i32,
+    launched: Timestamp,
+    evaluator: &Members<'_>,
+) -> Option<End> {
+    taken_away(evaluator)
+        .or_else(|| process_failed(case, evaluator))
+        .or_else(|| member_lost(case, run, attempt, evaluator))
+        .or_else(|| never_started(case, launched, evaluator))
+}
+
 fn succeeded(run: &ValidRun, members: &Members<'_>) -> Option<End> {
     let decides = |process: Process| match run.success {
         SuccessPolicy::Primary => process == run.layout.primary(),
-        SuccessPolicy::AllWorkers => process.role != RoleName::ParameterServer,
+        SuccessPolicy::AllWorkers => matches!(process.role, RoleName::Chief | RoleName::Worker),
     };
     let exited_zero = |pod: Option<&PodFacts>| {
         pod.is_some_and(|pod| {
@@ -171,15 +186,21 @@ fn wished(case: &Case<'_>, cancelled: bool) -> Option<End> {
 
 /// A machine is gone, or takes a pod away.
 fn machine_failed(case: &Case<'_>, members: &Members<'_>) -> Option<End> {
-    let infrastructure = |culprit: &str, reason: &str, message| {
-        Some(End::by(AttemptCause::Infrastructure, culprit, reason, message))
-    };
     let allocated = case.run.status.iter().flat_map(|status| &status.allocation).flat_map(|one| &one.nodes);
     for node in allocated {
         if let Some(lost) = case.lost_node_of(&node.node_name) {
-            return infrastructure(lost, "NodeLost", format!("node {} of {lost} was lost", node.node_name));
+            let text = format!("node {} of {lost} was lost", node.node_name);
+            return Some(End::by(AttemptCause::Infrastructure, lost, "NodeLost", text));
         }
     }
+    taken_away(members)
+}
+
+/// A pod was taken off its node, or deleted, before its process was done.
+fn taken_away(members: &Members<'_>) -> Option<End> {
+    let infrastructure = |culprit: &str, reason, message| {
+        Some(End::by(AttemptCause::Infrastructure, culprit, reason, message))
+    };
     for pod in members.iter().filter_map(|(_, pod)| *pod) {
         let name = &pod.seen.name;
         if !pod.was_cut_short() {

@@ -5,6 +5,7 @@
 mod crashes;
 mod endings;
 mod protocol;
+mod roles;
 mod stories;
 mod tampering;
 mod world;
