@@ -16,12 +16,12 @@ use trainyard_api::capacity::Capacity;
 use trainyard_api::cluster_node::{ClusterIdentity, ClusterNode, NodeReason, RetireReason};
 use trainyard_api::names::{API_VERSION, Finalizer, START_GATE, labels};
 use trainyard_api::placement::{Taint, Toleration};
+use trainyard_api::pod_template::MAIN_CONTAINER;
 use trainyard_api::run_status::{RunPhase, RunStatus};
 use trainyard_model::run::{PodName, acceptance};
 
 use crate::kubernetes::apply::Seen;
 use crate::kubernetes::key::ObjectKey;
-use crate::resources::pod::MAIN_CONTAINER;
 
 pub use pool::{ClusterFacts, SizeFacts};
 
