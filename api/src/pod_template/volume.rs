@@ -43,7 +43,7 @@ pub struct Volume {
     /// The keys of a Secret as files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretFiles>,
-    /// A `PersistentVolumeClaim`. All pods of the Run use the same one: on several nodes it must be `ReadWriteMany`, or be
+    /// A PersistentVolumeClaim. All pods of the Run use the same one: on several nodes it must be `ReadWriteMany`, or be
     /// only read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistent_volume_claim: Option<ClaimedVolume>,
@@ -53,7 +53,7 @@ pub struct Volume {
     /// A directory of an NFS server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nfs: Option<NfsVolume>,
-    /// Several `ConfigMaps`, Secrets and tokens in one directory.
+    /// Several ConfigMaps, Secrets and tokens in one directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub projected: Option<ProjectedVolume>,
     /// A file or directory of the machine. Pod Security `baseline` and `restricted` refuse it.
@@ -134,7 +134,7 @@ pub struct KeyToPath {
     pub path: String,
 }
 
-/// A `PersistentVolumeClaim`.
+/// A PersistentVolumeClaim.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClaimedVolume {

@@ -89,12 +89,13 @@ pub struct RunDraft {
     name: String,
     spec: Value,
     annotations: Map<String, Value>,
+    template: Map<String, Value>,
 }
 
 /// Begins a Run.
 pub fn run(name: &str) -> RunDraft {
     let spec = json!({"container": {"image": "registry.example/train:1"}, "command": ["python", "train.py"]});
-    RunDraft { name: name.to_owned(), spec, annotations: Map::new() }
+    RunDraft { name: name.to_owned(), spec, annotations: Map::new(), template: Map::new() }
 }
 
 impl RunDraft {
@@ -177,6 +178,22 @@ impl RunDraft {
         self.with("successPolicy", json!(SuccessPolicy::AllWorkers))
     }
 
+    /// What it adds to its pods, besides what the other words here do by annotations.
+    #[must_use]
+    pub fn adding(mut self, template: Value) -> Self {
+        if let Value::Object(fields) = template {
+            self.template.extend(fields);
+        }
+        self
+    }
+
+    /// Under whom its container runs, and what that may do.
+    #[must_use]
+    pub fn secured(mut self, context: Value) -> Self {
+        self.spec["container"]["securityContext"] = context;
+        self
+    }
+
     /// Its containers do not start before that time.
     #[must_use]
     pub fn starting_after(self, time: &str) -> Self {
@@ -195,8 +212,12 @@ impl RunDraft {
 
     pub(super) fn object(&self) -> Value {
         let mut spec = self.spec.clone();
+        let mut template = self.template.clone();
         if !self.annotations.is_empty() {
-            spec["podTemplate"] = json!({"annotations": self.annotations});
+            template.insert("annotations".to_owned(), json!(self.annotations));
+        }
+        if !template.is_empty() {
+            spec["podTemplate"] = json!(template);
         }
         json!({
             "apiVersion": trainyard_api::names::API_VERSION,

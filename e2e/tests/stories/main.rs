@@ -15,6 +15,7 @@ mod elasticity;
 mod failures;
 mod hostile;
 mod operators;
+mod pod_template;
 mod pool;
 mod queue;
 mod rest;

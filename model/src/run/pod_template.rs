@@ -26,7 +26,7 @@ pub enum Conflict {
     #[error("podTemplate.annotations sets {0}, which trainyard sets itself; remove it there")]
     OurAnnotation(String),
     /// A volume, container or path that is trainyard's.
-    #[error("podTemplate.{place} has {found}, and {ours} trainyard's own; {instead}")]
+    #[error("podTemplate.{place} has {found}; {ours} trainyard's own: {instead}")]
     Ours {
         /// The field below `podTemplate`.
         place: String,
@@ -269,15 +269,15 @@ mod tests {
     #[rstest]
     #[case(json!({"annotations": {"karpenter.sh/do-not-disrupt": "false"}}), "podTemplate.annotations sets karpenter.sh/do-not-disrupt, which trainyard sets itself")]
     #[case(json!({"annotations": {"trainyard.dev/x": ""}}), "podTemplate.annotations sets trainyard.dev/x")]
-    #[case(json!({"volumes": [{"name": "trainyard-code", "emptyDir": {}}]}), "podTemplate.volumes has trainyard-code, and names that begin with trainyard- are trainyard's own; name it otherwise")]
+    #[case(json!({"volumes": [{"name": "trainyard-code", "emptyDir": {}}]}), "podTemplate.volumes has trainyard-code; names that begin with trainyard- are trainyard's own: name it otherwise")]
     #[case(json!({"volumes": [{"name": "a"}]}), "podTemplate.volumes: a has 0 sources, expected exactly one")]
     #[case(json!({"volumes": [{"name": "a", "emptyDir": {}, "nfs": {"server": "s", "path": "/"}}]}), "a has 2 sources")]
     #[case(json!({"volumes": [{"name": "a", "emptyDir": {}}, {"name": "a", "emptyDir": {}}]}), "podTemplate.volumes has a twice; keep one of them, or give the other one another name")]
     #[case(json!({"volumeMounts": [{"name": "a", "mountPath": "/a"}]}), "podTemplate.volumeMounts mounts a at /a, and podTemplate.volumes has no volume of that name (it has: none); add it")]
     #[case(json!({"volumes": [{"name": "a", "emptyDir": {}}], "volumeMounts": [{"name": "a", "mountPath": "/a"}, {"name": "a", "mountPath": "/a"}]}), "podTemplate.volumeMounts has /a twice; keep one of them, or give the other one another mountPath")]
-    #[case(json!({"volumes": [{"name": "a", "emptyDir": {}}], "volumeMounts": [{"name": "a", "mountPath": "/trainyard"}]}), "podTemplate.volumeMounts has /trainyard, and /trainyard and what is below are trainyard's own; mount it elsewhere")]
+    #[case(json!({"volumes": [{"name": "a", "emptyDir": {}}], "volumeMounts": [{"name": "a", "mountPath": "/trainyard"}]}), "podTemplate.volumeMounts has /trainyard; /trainyard and what is below are trainyard's own: mount it elsewhere")]
     #[case(json!({"env": [{"name": "A", "value": ""}, {"name": "A", "value": ""}]}), "podTemplate.env has A twice")]
-    #[case(json!({"sidecars": [sidecar("main", "1", "1Gi")]}), "podTemplate.sidecars has main, and main, and names that begin with trainyard-, are trainyard's own; name the sidecar otherwise")]
+    #[case(json!({"sidecars": [sidecar("main", "1", "1Gi")]}), "podTemplate.sidecars has main; main, and names that begin with trainyard-, are trainyard's own: name the sidecar otherwise")]
     #[case(json!({"sidecars": [sidecar("a", "1", "1Gi"), sidecar("a", "1", "1Gi")]}), "podTemplate.sidecars has a twice")]
     #[case(json!({"sidecars": [sidecar("a", "one", "1Gi")]}), "podTemplate.sidecars: resources.cpu of a is one, expected an amount, as 250m or 1; write that")]
     #[case(json!({"sidecars": [sidecar("a", "1", "256")]}), "resources.memory of a is 256, expected at least 1Mi, as 256Mi")]

@@ -331,8 +331,11 @@ pub fn free(case: &Case<'_>, mut draft: Draft) -> Decision {
             return Decision::steps(vec![Step::ReadNodes]);
         }
         // A pod that has lost its label goes without any word from the watch.
-        let is_hidden = holding.any(|pod| !pod.labelled || pod.run_uid != case.uid);
-        return draft.write_or_wait(is_hidden.then(|| case.now + LOOK_FOR_HIDDEN));
+        let look_again = holding.filter_map(|pod| {
+            let is_hidden = !pod.labelled || pod.run_uid != case.uid;
+            is_hidden.then(|| case.now + LOOK_FOR_HIDDEN).or_else(|| pod.closes_until())
+        });
+        return draft.write_or_wait(look_again.min());
     }
     if !case.seen.pods_are_live {
         let expected = unfreed.iter().flat_map(|number| expected_pods(case, *number)).collect();

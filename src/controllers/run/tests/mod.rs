@@ -4,6 +4,7 @@
 
 mod crashes;
 mod endings;
+mod pod_template;
 mod protocol;
 mod roles;
 mod stories;
