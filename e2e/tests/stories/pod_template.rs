@@ -173,3 +173,20 @@ async fn what_contradicts_itself_is_refused_in_words_and_buys_no_machine() -> Re
     assert_eq!(pod.spec.and_then(|spec| spec.runtime_class_name).as_deref(), Some("story-light"));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_run_that_asks_for_its_machines_files_is_refused_where_pod_security_is_enforced() -> Result<()> {
+    let story = Story::begin("files of the machine").await?;
+    story.label_namespace(json!({"pod-security.kubernetes.io/enforce": "baseline"})).await?;
+    story.create_cluster(cluster("pool").max(1)).await?;
+    let curious = json!({
+        "volumes": [{"name": "machine", "hostPath": {"path": "/var/lib/kubelet"}}],
+        "volumeMounts": [{"name": "machine", "mountPath": "/machine"}],
+    });
+    story.submit(run("curious").on("pool").adding(curious)).await?;
+    let message = turned_away(&story, "curious", RunReason::NotAccepted).await?;
+    ensure!(message.contains("hostPath volumes (volume \"machine\")"), "{message}");
+    let rested = story.cluster_rests_with("pool", 0).await?;
+    assert_eq!(rested.status.context("a status")?.last_node_ordinal, 0, "no machine was bought");
+    Ok(())
+}
