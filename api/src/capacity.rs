@@ -47,6 +47,18 @@ fn accelerator_counts(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A quantity, or a plain number, as Kubernetes takes both.
+pub(crate) fn amount(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "anyOf": [{"type": "integer"}, {"type": "string"}],
+        "minimum": 0,
+        "maximum": schema::INTEGER_MAX,
+        "maxLength": 32,
+        "pattern": schema::QUANTITY_PATTERN,
+    })
+}
+
 /// The whole bytes of a quantity of memory, rounded down; `None` when it is not a quantity of zero or more that fits.
 pub fn bytes(quantity: &Quantity) -> Option<i64> {
     i64::try_from(nano(&quantity.0)? / NANO).ok()

@@ -1,4 +1,4 @@
-//! How the processes of one Run find each other: `tensorflow` or `pytorch`, at most one.
+//! How the processes of one Run find each other: `tensorflow`, `pytorch` or `jax`, at most one.
 //!
 //! ## TensorFlow: who sits where
 //!
@@ -6,6 +6,9 @@
 //! No node may be without a chief or worker, so `chief.count + worker.count` is at least `nodeCount`. When
 //! `worker.count` is not written, each node gets exactly one of them: workers are `nodeCount - chief.count`, the chief
 //! taking one node's place.
+//!
+//! An evaluator sits on the last node, beside the processes there, without accelerators: it looks at checkpoints, and a
+//! training must not be slower, or be refused because accelerators do not divide any more, for being looked at.
 
 use std::collections::BTreeMap;
 
@@ -33,12 +36,15 @@ pub struct Distribution {
     /// Through the variables of torchrun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pytorch: Option<PyTorch>,
+    /// Through the arguments of `jax.distributed.initialize`, as variables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jax: Option<Jax>,
 }
 
 /// Roles of TensorFlow's `TF_CONFIG`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = chief_at_most_one())]
+#[x_kube(validation = chief_at_most_one(), validation = evaluator_at_most_one())]
 pub struct TensorFlow {
     /// The process that also writes checkpoints; its exit decides the Run. None unless written; `{}` means one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,6 +55,10 @@ pub struct TensorFlow {
     /// The processes that hold the parameters, without accelerators. None unless written; `{}` means one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameter_server: Option<TensorFlowRole>,
+    /// The process that evaluates checkpoints beside the training, without accelerators. It is told of the others, and
+    /// they are not told of it: nobody waits for it, and its failure fails nothing. None unless written; `{}` means one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluator: Option<TensorFlowRole>,
 }
 
 /// One role. What it does not write is the Run's.
@@ -98,6 +108,12 @@ const fn one_process() -> i32 {
     1
 }
 
+/// One process on each node, with all of the node's accelerators as its local devices: `COORDINATOR_ADDRESS`,
+/// `COORDINATOR_PORT`, `NUM_PROCESSES` and `PROCESS_ID`; the coordinator is worker 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("maxProperties" = 0))]
+pub struct Jax {}
+
 closed_set! {
     /// Backends of `torch.distributed`, as `init_process_group` takes them.
     PyTorchBackend {
@@ -119,6 +135,8 @@ closed_set! {
         Worker = "worker",
         /// TensorFlow's parameter server.
         ParameterServer = "ps",
+        /// TensorFlow's evaluator.
+        Evaluator = "evaluator",
     }
 }
 
@@ -137,17 +155,28 @@ impl TensorFlow {
     pub fn parameter_server_count(&self) -> i32 {
         self.parameter_server.as_ref().map_or(0, |role| role.count.unwrap_or(1))
     }
+
+    /// Evaluators: 0 or 1.
+    pub fn evaluator_count(&self) -> i32 {
+        self.evaluator.as_ref().map_or(0, |role| role.count.unwrap_or(1))
+    }
 }
 
 fn exactly_one() -> kube::core::Rule {
-    kube::core::Rule::new("has(self.tensorflow) != has(self.pytorch)")
-        .message("distribution must have exactly one of tensorflow and pytorch; leave it out for neither")
+    kube::core::Rule::new("[has(self.tensorflow), has(self.pytorch), has(self.jax)].filter(x, x).size() == 1")
+        .message("distribution must have exactly one of tensorflow, pytorch and jax; leave it out for none")
 }
 
 fn chief_at_most_one() -> kube::core::Rule {
     kube::core::Rule::new("!has(self.chief) || !has(self.chief.count) || self.chief.count <= 1")
         .message("chief.count must be 0 or 1: further processes are workers")
         .field_path(".chief.count")
+}
+
+fn evaluator_at_most_one() -> kube::core::Rule {
+    kube::core::Rule::new("!has(self.evaluator) || !has(self.evaluator.count) || self.evaluator.count <= 1")
+        .message("evaluator.count must be 0 or 1: one process evaluates every checkpoint")
+        .field_path(".evaluator.count")
 }
 
 #[cfg(test)]
@@ -176,10 +205,12 @@ mod tests {
             chief: Some(role(Some(0))),
             worker: Some(role(Some(5))),
             parameter_server: Some(role(None)),
+            evaluator: Some(role(None)),
         };
         assert_eq!(
             (tensorflow.chief_count(), tensorflow.worker_count(3), tensorflow.parameter_server_count()),
             (0, 5, 1)
         );
+        assert_eq!(tensorflow.evaluator_count(), 1);
     }
 }

@@ -35,6 +35,7 @@ pub mod duration;
 pub mod experiment;
 pub mod names;
 pub mod placement;
+pub mod pod_template;
 pub mod provisioning_class;
 pub mod resources_per_node;
 pub mod run;

@@ -41,7 +41,7 @@ pub mod labels {
     pub const RUN_UID: &str = "trainyard.dev/run-uid";
     /// Number of the attempt, from 1.
     pub const ATTEMPT: &str = "trainyard.dev/attempt";
-    /// Role of the pod: `chief`, `worker`, `ps`.
+    /// Role of the pod: `chief`, `worker`, `ps`, `evaluator`.
     pub const ROLE: &str = "trainyard.dev/role";
     /// Index of the pod within its role, from 0.
     pub const INDEX: &str = "trainyard.dev/index";

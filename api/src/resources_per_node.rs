@@ -2,10 +2,9 @@
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::KubeSchema;
-use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::schema;
+use crate::capacity::amount;
 
 /// What a Run takes of each of its nodes. What is left out follows from what is written: cpu and memory go with the part
 /// of the machine's accelerators, or with each other; accelerators are none.
@@ -25,18 +24,6 @@ pub struct ResourcesPerNode {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "amount")]
     pub memory: Option<IntOrString>,
-}
-
-/// A quantity, or a plain number, as Kubernetes takes both.
-fn amount(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "x-kubernetes-int-or-string": true,
-        "anyOf": [{"type": "integer"}, {"type": "string"}],
-        "minimum": 0,
-        "maximum": schema::INTEGER_MAX,
-        "maxLength": 32,
-        "pattern": schema::QUANTITY_PATTERN,
-    })
 }
 
 fn something() -> kube::core::Rule {

@@ -4,9 +4,6 @@
 //! All of `spec` but `priority`, `suspend` and `cancel` is fixed at creation: an attempt that is started again must be
 //! the same training.
 
-// The fields of `EnvVarSource` are named as in a pod.
-#![allow(clippy::struct_field_names)]
-
 use std::collections::BTreeMap;
 
 use kube::{CustomResource, KubeSchema};
@@ -17,6 +14,7 @@ use crate::closed_set::closed_set;
 use crate::distribution::Distribution;
 use crate::duration::Duration;
 use crate::names;
+use crate::pod_template::{ContainerSecurityContext, PodTemplate};
 use crate::resources_per_node::ResourcesPerNode;
 use crate::run_status::RunStatus;
 use crate::schema;
@@ -69,6 +67,7 @@ const INSTEAD: &str = "only priority, suspend and cancel can be changed; create 
     validation = schema::at_creation(variables::run_leaves_ours_alone()),
     validation = schema::at_creation(variables::tensorflow_leaves_ours_alone()),
     validation = schema::at_creation(variables::pytorch_leaves_ours_alone()),
+    validation = schema::at_creation(variables::jax_leaves_ours_alone()),
     validation = schema::at_creation(variables::are_set_once()),
 )]
 pub struct RunSpec {
@@ -220,6 +219,9 @@ pub struct Container {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024), regex(pattern = "^/"))]
     pub working_dir: Option<String>,
+    /// Under whom it runs, and what it may do; absent, as the image and `podTemplate.securityContext` say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_context: Option<ContainerSecurityContext>,
 }
 
 closed_set! {
@@ -252,81 +254,6 @@ impl Default for Retries {
     fn default() -> Self {
         Self { user: 0, infrastructure: default_infrastructure_retries() }
     }
-}
-
-/// Additions to a Run's pods.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PodTemplate {
-    /// Environment variables whose value comes from elsewhere, at most 100. None may be in `environment`, too.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(
-        length(max = 100),
-        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
-    )]
-    pub env: Vec<EnvVar>,
-    /// Annotations by key, at most 32.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schema::annotations")]
-    #[x_kube(validation = annotations_are_not_ours())]
-    pub annotations: BTreeMap<String, String>,
-}
-
-/// One environment variable, as in a pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = value_or_value_from())]
-pub struct EnvVar {
-    /// Its name.
-    #[schemars(length(min = 1, max = 256), regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$"))]
-    pub name: String,
-    /// Its value.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 8192))]
-    pub value: Option<String>,
-    /// Where its value comes from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub value_from: Option<EnvVarSource>,
-}
-
-/// Where a value comes from: exactly one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = one_source())]
-pub struct EnvVarSource {
-    /// A key of a Secret.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_key_ref: Option<KeyRef>,
-    /// A key of a ConfigMap.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config_map_key_ref: Option<KeyRef>,
-    /// A field of the pod, as `status.podIP`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub field_ref: Option<FieldRef>,
-}
-
-/// A key of a Secret or ConfigMap in the Run's namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct KeyRef {
-    /// Name of the object.
-    #[schemars(schema_with = "schema::object_name")]
-    pub name: String,
-    /// The key.
-    #[schemars(length(min = 1, max = 253), regex(pattern = "^[-._A-Za-z0-9]+$"))]
-    pub key: String,
-    /// True: the variable is left out when object or key are missing. Otherwise the pod waits for them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub optional: Option<bool>,
-}
-
-/// A field of the pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct FieldRef {
-    /// The field, as `metadata.name`.
-    #[schemars(length(min = 1, max = 256))]
-    pub field_path: String,
 }
 
 fn default_experiment() -> String {
@@ -391,22 +318,4 @@ fn processes_fit() -> kube::core::Rule {
          lower worker.count or raise nodeCount",
     )
     .field_path(".distribution.tensorflow.worker.count")
-}
-
-/// Keys of our own domain say things about a pod that only trainyard knows.
-fn annotations_are_not_ours() -> kube::core::Rule {
-    kube::core::Rule::new("self.all(key, !key.startsWith('trainyard.dev/'))")
-        .message("annotations under trainyard.dev/ are trainyard's own")
-}
-
-fn value_or_value_from() -> kube::core::Rule {
-    kube::core::Rule::new("has(self.value) != has(self.valueFrom)")
-        .message("a variable of podTemplate.env must have exactly one of value and valueFrom")
-}
-
-fn one_source() -> kube::core::Rule {
-    kube::core::Rule::new(
-        "[has(self.secretKeyRef), has(self.configMapKeyRef), has(self.fieldRef)].filter(x, x).size() == 1",
-    )
-    .message("valueFrom must have exactly one of secretKeyRef, configMapKeyRef and fieldRef")
 }

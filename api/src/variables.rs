@@ -9,8 +9,13 @@ use kube::core::Rule;
 pub const TF_CONFIG: &str = "TF_CONFIG";
 
 /// Set in every run, from Batch AI.
-pub const ALWAYS: [&str; 4] =
-    ["AZ_BATCH_HOST_LIST", "AZ_BATCHAI_NUM_GPUS", "AZ_BATCHAI_NUM_GPUS_PER_NODE", "AZ_BATCHAI_TASK_INDEX"];
+pub const ALWAYS: [&str; 5] = [
+    "AZ_BATCH_HOST_LIST",
+    "AZ_BATCHAI_CLUSTER_NAME",
+    "AZ_BATCHAI_NUM_GPUS",
+    "AZ_BATCHAI_NUM_GPUS_PER_NODE",
+    "AZ_BATCHAI_TASK_INDEX",
+];
 
 /// Set with `distribution.tensorflow`.
 pub const TENSORFLOW: [&str; 3] = [TF_CONFIG, "AZ_BATCHAI_PS_HOSTS", "AZ_BATCHAI_WORKER_HOSTS"];
@@ -31,6 +36,9 @@ pub const PYTORCH: [&str; 13] = [
     "RANK",
     "WORLD_SIZE",
 ];
+
+/// Set with `distribution.jax`.
+pub const JAX: [&str; 4] = ["COORDINATOR_ADDRESS", "COORDINATOR_PORT", "NUM_PROCESSES", "PROCESS_ID"];
 
 fn list(names: &[&str]) -> String {
     format!("['{}']", names.join("', '"))
@@ -73,6 +81,15 @@ pub(crate) fn pytorch_leaves_ours_alone() -> Rule {
     )
 }
 
+/// For the spec of a Run, and the variables of JAX.
+pub(crate) fn jax_leaves_ours_alone() -> Rule {
+    reserved(
+        "has(self.distribution) && has(self.distribution.jax)",
+        &JAX,
+        "with distribution.jax trainyard sets these variables itself",
+    )
+}
+
 fn reserved(when: &str, names: &[&str], why: &str) -> Rule {
     let names_in_cel = list(names);
     Rule::new(format!(
@@ -93,11 +110,12 @@ pub(crate) fn are_set_once() -> Rule {
     };
     Rule::new(format!(
         "!has(self.podTemplate) || !has(self.podTemplate.env) || self.podTemplate.env.all(v, {} && \
-         (!has(self.distribution) || !has(self.distribution.tensorflow) || ({} && {} && {})))",
+         (!has(self.distribution) || !has(self.distribution.tensorflow) || ({} && {} && {} && {})))",
         absent_from("self"),
         absent_from_role("chief"),
         absent_from_role("worker"),
         absent_from_role("parameterServer"),
+        absent_from_role("evaluator"),
     ))
     .message(
         "a variable must not be both in podTemplate.env and in an environment: take it out of one of them",

@@ -3,11 +3,16 @@
 //! In: a [`ValidRun`](trainyard_model::run::ValidRun) and facts about the machine. Out: the object, complete. Pure: no
 //! client, no clock, no randomness; the same input gives the same object. Called by the run controller only.
 //!
-//! * [`pod`]: one process of one attempt.
+//! * [`pod`]: one process of one attempt; with the parts that a user adds to it, [`sidecar`], [`volume`], [`security`]
+//!   and [`variable`].
 //! * [`service`]: the headless Service that gives the processes of the current attempt their names.
 
 pub mod pod;
+pub mod security;
 pub mod service;
+pub mod sidecar;
+pub mod variable;
+pub mod volume;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;

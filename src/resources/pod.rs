@@ -3,7 +3,8 @@
 //! In: the Run, the attempt, the process, and the [`Machine`] it is for. Out: the pod as it is sent to the API server.
 //!
 //! Guarantees: the pod is not scheduled before its gate is removed; it is scheduled on its machine or nowhere; its exit
-//! code cannot be lost before somebody has read it (finalizer); no autoscaler moves it; it holds no credentials.
+//! code cannot be lost before somebody has read it (finalizer); no autoscaler moves it; it holds no credentials but those
+//! that its user asks for.
 //!
 //! Cpu is requested and not limited: a process may use what its neighbours on the machine leave idle. Memory is limited
 //! to what is requested, so that a process that takes too much fails alone, as its own fault.
@@ -17,11 +18,10 @@ use trainyard_api::capacity::Capacity;
 use trainyard_api::cluster_node::ClusterIdentity;
 use trainyard_api::names::{Finalizer, START_GATE, labels};
 use trainyard_api::placement::{Taint, Toleration, TolerationOperator};
-use trainyard_api::run::{EnvVar, EnvVarSource, FieldRef, KeyRef};
+use trainyard_api::pod_template::{MAIN_CONTAINER, PodTemplate};
 use trainyard_model::run::{InvalidRun, Process, ProcessShare, ValidRun, wiring};
 
-/// Name of the one container that decides.
-pub const MAIN_CONTAINER: &str = "main";
+use super::{security, sidecar, variable, volume};
 
 /// The machine a pod is for.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +55,18 @@ pub fn pod(
     machine: &Machine,
 ) -> Result<core::Pod, InvalidRun> {
     let share = run.share(process, &machine.share)?;
+    // No `..`: a field that is accepted must be handed on.
+    let PodTemplate {
+        env: _,
+        annotations: _,
+        volumes,
+        volume_mounts: _,
+        security_context,
+        service_account_name,
+        automount_service_account_token,
+        runtime_class_name,
+        sidecars,
+    } = &run.pod_template;
     Ok(core::Pod {
         metadata: metadata(run, attempt, process, machine),
         spec: Some(core::PodSpec {
@@ -62,7 +74,14 @@ pub fn pod(
             subdomain: Some(run.id.name.clone()),
             restart_policy: Some("Never".to_owned()),
             scheduling_gates: Some(vec![core::PodSchedulingGate { name: START_GATE.to_owned() }]),
-            automount_service_account_token: Some(false),
+            automount_service_account_token: Some(*automount_service_account_token),
+            service_account_name: service_account_name.clone(),
+            runtime_class_name: runtime_class_name.clone(),
+            security_context: security_context.as_ref().map(security::of_pod),
+            volumes: Some(volumes.iter().map(volume::volume).collect())
+                .filter(|list: &Vec<_>| !list.is_empty()),
+            init_containers: Some(sidecars.iter().map(sidecar::sidecar).collect())
+                .filter(|list: &Vec<_>| !list.is_empty()),
             // One variable for each Service of the namespace would grow with the number of Runs.
             enable_service_links: Some(false),
             affinity: affinity(&machine.binding),
@@ -159,6 +178,8 @@ fn container(run: &ValidRun, process: Process, share: &ProcessShare) -> core::Co
         args: words(role.map(|role| &role.args)),
         env: Some(environment(run, process, share)),
         resources: Some(resources(share)),
+        volume_mounts: sidecar::mounts(&run.pod_template.volume_mounts),
+        security_context: run.container.security_context.as_ref().map(security::of_container),
         ..core::Container::default()
     }
 }
@@ -185,30 +206,8 @@ fn environment(run: &ValidRun, process: Process, share: &ProcessShare) -> Vec<co
     let ours = wiring::variables(run, process, share.accelerator_count());
     list.extend(ours.iter().map(|one| plain(&one.name, &one.value)));
     list.extend(users.into_iter().flatten().map(|(name, value)| plain(name, value)));
-    list.extend(template.iter().map(variable));
+    list.extend(template.iter().map(variable::variable));
     list
-}
-
-fn variable(one: &EnvVar) -> core::EnvVar {
-    let EnvVar { name, value, value_from } = one;
-    core::EnvVar { name: name.clone(), value: value.clone(), value_from: value_from.as_ref().map(source) }
-}
-
-fn source(from: &EnvVarSource) -> core::EnvVarSource {
-    let EnvVarSource { secret_key_ref, config_map_key_ref, field_ref } = from;
-    core::EnvVarSource {
-        secret_key_ref: secret_key_ref.as_ref().map(|KeyRef { name, key, optional }| {
-            core::SecretKeySelector { name: name.clone(), key: key.clone(), optional: *optional }
-        }),
-        config_map_key_ref: config_map_key_ref.as_ref().map(|KeyRef { name, key, optional }| {
-            core::ConfigMapKeySelector { name: name.clone(), key: key.clone(), optional: *optional }
-        }),
-        field_ref: field_ref.as_ref().map(|FieldRef { field_path }| core::ObjectFieldSelector {
-            field_path: field_path.clone(),
-            api_version: None,
-        }),
-        ..core::EnvVarSource::default()
-    }
 }
 
 fn resources(share: &ProcessShare) -> core::ResourceRequirements {
@@ -306,6 +305,12 @@ mod tests {
     #[case::pytorch_torchrun(
         json!({"nodeCount": 2, "distribution": {"pytorch": {"processCountPerNode": 4}}}),
         4, include_str!("goldens/pytorch-4.env"))]
+    #[case::jax(json!({"nodeCount": 2, "distribution": {"jax": {}}}), 4, include_str!("goldens/jax.env"))]
+    #[case::jax_single(json!({"distribution": {"jax": {}}}), 1, include_str!("goldens/jax-1.env"))]
+    #[case::tensorflow_evaluator(
+        json!({"nodeCount": 2, "distribution": {"tensorflow": {
+            "chief": {}, "worker": {"count": 2}, "parameterServer": {}, "evaluator": {}}}}),
+        2, include_str!("goldens/tensorflow-evaluator.env"))]
     fn variables_are_byte_exact(#[case] spec: Value, #[case] gpus: i64, #[case] golden: &str) {
         let found = environments(&run(&spec), gpus);
         assert_eq!(found, golden, "found:\n{found}");
@@ -325,6 +330,58 @@ mod tests {
         let pod = pod(&run, 2, run.layout.primary(), &machine(1)).expect("the Run fits");
         let text = serde_json::to_string_pretty(&pod).expect("an object is JSON");
         assert_eq!(text.clone() + "\n", include_str!("goldens/pod.json"), "found:\n{text}");
+    }
+
+    /// Without what every pod has; see the golden of the whole pod.
+    #[test]
+    fn what_a_user_adds_is_handed_on_field_by_field() {
+        let spec: Value =
+            serde_json::from_str(include_str!("goldens/pod-template.spec.json")).expect("a spec is JSON");
+        let run = run(&spec);
+        let mut pod =
+            serde_json::to_value(pod(&run, 1, run.layout.primary(), &machine(1)).expect("the Run fits"))
+                .expect("an object is JSON");
+        let spec = pod["spec"].as_object_mut().expect("a pod has a spec");
+        for common in [
+            "affinity",
+            "enableServiceLinks",
+            "hostname",
+            "restartPolicy",
+            "schedulingGates",
+            "subdomain",
+            "tolerations",
+        ] {
+            spec.remove(common).expect("every pod has it");
+        }
+        spec["containers"][0].as_object_mut().expect("the main container").remove("env");
+        let text = serde_json::to_string_pretty(spec).expect("an object is JSON");
+        assert_eq!(text.clone() + "\n", include_str!("goldens/pod-template.json"), "found:\n{text}");
+    }
+
+    #[test]
+    fn all_containers_of_a_pod_ask_for_no_more_than_its_share() {
+        let sidecar =
+            |name| json!({"name": name, "image": "i", "resources": {"cpu": "300m", "memory": "1Gi"}});
+        let run = run(&json!({
+            "distribution": {"tensorflow": {"worker": {"count": 2}, "parameterServer": {}, "evaluator": {}}},
+            "podTemplate": {"sidecars": [sidecar("a"), sidecar("b")]},
+        }));
+        let (mut cpu, mut memory) = (0, 0);
+        for process in run.layout.processes() {
+            let spec = pod(&run, 1, *process, &machine(2)).expect("the Run fits").spec.expect("a spec");
+            // A kubelet and the scheduler count native sidecars beside the containers.
+            let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+            for requests in
+                all.map(|one| one.resources.clone().and_then(|one| one.requests).expect("requests"))
+            {
+                cpu += trainyard_api::capacity::millis(&requests["cpu"]).expect("an amount");
+                memory += trainyard_api::capacity::bytes(&requests["memory"]).expect("an amount");
+            }
+        }
+        let share = machine(2).share;
+        // Equal parts lose at most what does not divide.
+        assert!((share.cpu_millis - 4..=share.cpu_millis).contains(&cpu), "{cpu}");
+        assert!((share.memory_bytes - 4..=share.memory_bytes).contains(&memory), "{memory}");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Clusters and Runs as stories write them: with nothing that does not matter.
 
 use serde_json::{Map, Value, json};
-use trainyard_api::run::Priority;
+use trainyard_api::distribution::RoleName;
+use trainyard_api::run::{Priority, SuccessPolicy};
 
 use crate::controlplane::annotations;
 
@@ -88,12 +89,13 @@ pub struct RunDraft {
     name: String,
     spec: Value,
     annotations: Map<String, Value>,
+    template: Map<String, Value>,
 }
 
 /// Begins a Run.
 pub fn run(name: &str) -> RunDraft {
     let spec = json!({"container": {"image": "registry.example/train:1"}, "command": ["python", "train.py"]});
-    RunDraft { name: name.to_owned(), spec, annotations: Map::new() }
+    RunDraft { name: name.to_owned(), spec, annotations: Map::new(), template: Map::new() }
 }
 
 impl RunDraft {
@@ -157,6 +159,41 @@ impl RunDraft {
         self.annotated(annotations::EXIT_CODE, codes)
     }
 
+    /// The processes of one role end by themselves after that time, with that exit code, whatever is said of the others.
+    #[must_use]
+    pub fn role_lasting(self, role: RoleName, time: &str, exit_code: i32) -> Self {
+        self.annotated(&format!("{}.{role}", annotations::RUN_FOR), time)
+            .annotated(&format!("{}.{role}", annotations::EXIT_CODE), &exit_code.to_string())
+    }
+
+    /// How its processes find each other.
+    #[must_use]
+    pub fn distributed(self, distribution: Value) -> Self {
+        self.with("distribution", distribution)
+    }
+
+    /// It has succeeded when its chief and all its workers have.
+    #[must_use]
+    pub fn of_all_workers(self) -> Self {
+        self.with("successPolicy", json!(SuccessPolicy::AllWorkers))
+    }
+
+    /// What it adds to its pods, besides what the other words here do by annotations.
+    #[must_use]
+    pub fn adding(mut self, template: Value) -> Self {
+        if let Value::Object(fields) = template {
+            self.template.extend(fields);
+        }
+        self
+    }
+
+    /// Under whom its container runs, and what that may do.
+    #[must_use]
+    pub fn secured(mut self, context: Value) -> Self {
+        self.spec["container"]["securityContext"] = context;
+        self
+    }
+
     /// Its containers do not start before that time.
     #[must_use]
     pub fn starting_after(self, time: &str) -> Self {
@@ -175,8 +212,12 @@ impl RunDraft {
 
     pub(super) fn object(&self) -> Value {
         let mut spec = self.spec.clone();
+        let mut template = self.template.clone();
         if !self.annotations.is_empty() {
-            spec["podTemplate"] = json!({"annotations": self.annotations});
+            template.insert("annotations".to_owned(), json!(self.annotations));
+        }
+        if !template.is_empty() {
+            spec["podTemplate"] = json!(template);
         }
         json!({
             "apiVersion": trainyard_api::names::API_VERSION,

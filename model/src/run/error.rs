@@ -5,6 +5,8 @@
 
 use trainyard_api::distribution::RoleName;
 
+use super::pod_template::Conflict;
+
 /// Why a Run cannot be run. Each text names the field, the value, what was expected and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRun {
@@ -30,7 +32,7 @@ pub enum InvalidRun {
     },
     /// Two ways in which processes find each other, or none inside `distribution`.
     #[error(
-        "Run {run}: spec.distribution has {found} of tensorflow and pytorch, expected exactly one; \
+        "Run {run}: spec.distribution has {found} of tensorflow, pytorch and jax, expected exactly one; \
          create a Run with one of them, or without distribution"
     )]
     Distribution {
@@ -109,13 +111,28 @@ pub enum InvalidRun {
         /// The variable.
         variable: String,
     },
-    /// An annotation that is trainyard's.
-    #[error("Run {run}: podTemplate.annotations sets {key}, which trainyard sets itself; remove it there")]
-    ReservedAnnotation {
+    /// The additions to pods contradict themselves, or what trainyard makes.
+    #[error("Run {run}: {conflict}")]
+    PodTemplate {
         /// `namespace/name`.
         run: String,
-        /// The annotation.
-        key: String,
+        /// What.
+        conflict: Conflict,
+    },
+    /// Sidecars take all that a process has.
+    #[error(
+        "Run {run}: podTemplate.sidecars take {taken} {resource} beside each process, which leaves it nothing of its {share} on \
+         a node; lower their resources, run fewer processes on a node, or use a larger vmSize"
+    )]
+    SidecarsTakeAll {
+        /// `namespace/name`.
+        run: String,
+        /// `cpu` or `memory`.
+        resource: &'static str,
+        /// What they take together, in words.
+        taken: String,
+        /// What the process has with them, in words.
+        share: String,
     },
     /// The accelerators of a node cannot be shared equally by its processes.
     #[error(

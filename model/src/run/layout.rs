@@ -7,7 +7,8 @@
 //!   rank are neighbours in the machine, and no node is without one of them.
 //! * Parameter server `i` sits on node `i`, beside the processes there.
 //! * The accelerators of a node are shared equally by its chief and workers; parameter servers get none.
-//! * Cpu and memory of a node are shared equally by all its processes, parameter servers included.
+//! * An evaluator sits on the last node, which has the fewest of the others, and gets no accelerators either.
+//! * Cpu and memory of a node are shared equally by all its processes, parameter servers and evaluator included.
 
 use std::collections::BTreeMap;
 
@@ -30,12 +31,17 @@ impl Process {
     pub fn uses_accelerators(self) -> bool {
         match self.role {
             RoleName::Chief | RoleName::Worker => true,
-            RoleName::ParameterServer => false,
+            RoleName::ParameterServer | RoleName::Evaluator => false,
         }
+    }
+
+    /// Whether an attempt cannot go on without it. Nobody waits for an evaluator, and none is told of it.
+    pub fn is_essential(self) -> bool {
+        self.role != RoleName::Evaluator
     }
 }
 
-/// Every process of a Run: chief, workers, parameter servers, each in order of index.
+/// Every process of a Run: chief, workers, parameter servers, evaluator, each in order of index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     processes: Vec<Process>,
@@ -115,7 +121,18 @@ impl Layout {
         Self { processes: chiefs_placed.chain(workers_placed).chain(servers_placed).collect(), nodes }
     }
 
-    /// All processes: chief, workers, parameter servers.
+    /// The same with so many evaluators, 0 or 1.
+    pub(super) fn evaluated_by(mut self, evaluators: usize) -> Self {
+        let last = self.nodes - 1;
+        self.processes.extend((0..evaluators).map(|index| Process {
+            role: RoleName::Evaluator,
+            index,
+            node: last,
+        }));
+        self
+    }
+
+    /// All processes: chief, workers, parameter servers, evaluator.
     pub fn processes(&self) -> &[Process] {
         &self.processes
     }
@@ -221,6 +238,16 @@ mod tests {
     fn blocks_are_in_order_and_the_larger_ones_come_first() {
         let layout = Layout::new(3, 0, 8, 0);
         assert_eq!(nodes_of(&layout, RoleName::Worker), [0, 0, 0, 1, 1, 1, 2, 2]);
+    }
+
+    #[test]
+    fn the_evaluator_sits_on_the_last_node_and_takes_no_accelerator() {
+        let layout = Layout::new(2, 1, 2, 1).evaluated_by(1);
+        assert_eq!(nodes_of(&layout, RoleName::Evaluator), [1]);
+        let evaluator = *layout.processes().last().expect("four processes and it");
+        assert!(!evaluator.is_essential() && layout.primary().is_essential());
+        let share = layout.share(evaluator, &machine(1), 1).expect("it takes none");
+        assert_eq!((share.accelerator_count(), share.cpu_millis), (0, 4000));
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! | [`portion`] | how much of each machine it takes, when not the whole |
 //! | [`layout`] | which process sits on which node, and how a node is shared among them |
 //! | [`wiring`] | the environment variables through which processes find each other, byte for byte |
+//! | [`pod_template`] | what contradicts itself or us in the additions to pods, and what sidecars take |
 //! | [`pod_name`] | what the name of a pod says |
 //! | [`spec_hash`] | the hash that catches a spec changed behind the schema's back |
 //! | [`error`] | everything that can be wrong with a Run |
@@ -22,6 +23,7 @@ pub mod error;
 pub(crate) mod fixture;
 pub mod layout;
 pub mod pod_name;
+pub mod pod_template;
 pub mod portion;
 pub mod processes;
 pub mod spec_hash;

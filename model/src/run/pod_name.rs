@@ -50,6 +50,7 @@ mod tests {
     #[case("r1-worker-0", "r1", "worker", 0, 1)]
     #[case("r1-ps-12", "r1", "ps", 12, 1)]
     #[case("r1-chief-0-a2", "r1", "chief", 0, 2)]
+    #[case("r1-evaluator-0", "r1", "evaluator", 0, 1)]
     #[case("my-run-worker-3-a17", "my-run", "worker", 3, 17)]
     #[case::a_run_named_like_a_pod("x-worker-0-worker-0", "x-worker-0", "worker", 0, 1)]
     #[case::a_run_named_like_a_pod_of_a_later_attempt(

@@ -151,6 +151,40 @@ mod tests {
         );
     }
 
+    /// Taken before fields were added below `container`, `distribution` and `podTemplate`.
+    #[test]
+    fn a_hash_taken_before_fields_were_added_still_holds() {
+        let pod_template = json!({"annotations": {"team": "vision"}, "env": [
+            {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k", "optional": true}}}]});
+        for (stored, earlier) in [
+            (
+                "v1:27a4d3d70526ef36a626df260d1655b5edffe9d7bb2bf2c42e4e2e694e53e437",
+                json!({"podTemplate": pod_template}),
+            ),
+            (
+                "v1:047270c37ce0526789fb0cc43fd593a79144ce2a024ff3ade61c7cc4f78c5727",
+                json!({"distribution": {"tensorflow": {"chief": {"args": ["a"]}, "parameterServer": {"count": 2}}}}),
+            ),
+            (
+                "v1:4b3190ce5cea4143dea1ae3bc9d58a84e00e4094c8f8d5605a67032634b6ab02",
+                json!({"distribution": {"pytorch": {"processCountPerNode": 4}}}),
+            ),
+            (
+                "v1:cea47503cef8c9a8ed6ddef9b25d73f674b447c5b3ccbf1d09d53a3276c50aad",
+                json!({"container": {"image": "i", "imagePullSecrets": ["s"], "workingDir": "/job"}}),
+            ),
+        ] {
+            let earlier = spec(earlier);
+            assert_eq!(
+                check(stored, &earlier),
+                Verdict::Same,
+                "{} is {}",
+                canonical_v1(&earlier),
+                of(&earlier)
+            );
+        }
+    }
+
     #[test]
     fn what_may_change_does_not_matter_and_what_may_not_does() {
         let stored = of(&spec(json!({})));

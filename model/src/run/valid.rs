@@ -7,12 +7,12 @@ use trainyard_api::Run;
 use trainyard_api::capacity::Capacity;
 use trainyard_api::distribution::{Distribution, RoleName};
 use trainyard_api::duration::Duration;
-use trainyard_api::run::{
-    ClusterRef, Container, MAX_NODES, PodTemplate, Priority, Retries, RunSpec, SuccessPolicy,
-};
+use trainyard_api::pod_template::PodTemplate;
+use trainyard_api::run::{ClusterRef, Container, MAX_NODES, Priority, Retries, RunSpec, SuccessPolicy};
 
 use super::error::InvalidRun;
 use super::layout::{Layout, Process, ProcessShare, Unshareable};
+use super::pod_template::{self, Sidecars};
 use super::portion::{NoAmount, Portion};
 use super::processes::{Processes, Role, Wiring, field_of, written};
 use super::wiring;
@@ -51,7 +51,9 @@ pub struct ValidRun {
     pub container: Container,
     /// Additions to its pods; empty when none are written.
     pub pod_template: PodTemplate,
-    /// What each role runs, in the order chief, worker, ps. Roles without a process are absent.
+    /// What the sidecars of one process take together.
+    pub sidecars: Sidecars,
+    /// What each role runs, in the order chief, worker, ps, evaluator. Roles without a process are absent.
     pub roles: Vec<Role>,
     /// What it takes of each machine; absent, the whole of it.
     pub portion: Option<Portion>,
@@ -133,21 +135,10 @@ impl ValidRun {
             args: args.clone(),
             environment: environment.clone(),
         };
-        let processes = match distribution {
-            None => Processes::one_for_each_node(*node_count, base, Wiring::Alone),
-            Some(Distribution { tensorflow: Some(tensorflow), pytorch: None }) => {
-                Processes::tensorflow(&shown, *node_count, tensorflow, &base)?
-            }
-            Some(Distribution { tensorflow: None, pytorch: Some(pytorch) }) => {
-                Processes::pytorch(&shown, *node_count, pytorch, base)?
-            }
-            Some(Distribution { tensorflow: Some(_), pytorch: Some(_) }) => {
-                return Err(InvalidRun::Distribution { run: shown, found: 2 });
-            }
-            Some(Distribution { tensorflow: None, pytorch: None }) => {
-                return Err(InvalidRun::Distribution { run: shown, found: 0 });
-            }
-        };
+        let processes = Processes::of(&shown, *node_count, distribution.as_ref(), base)?;
+        let pod_template = pod_template.clone().unwrap_or_default();
+        let sidecars = pod_template::check(&pod_template, container.security_context.as_ref())
+            .map_err(|conflict| InvalidRun::PodTemplate { run: shown, conflict })?;
         let run = Self {
             id: RunIdentity { namespace, name, uid },
             cluster: cluster.clone(),
@@ -155,7 +146,8 @@ impl ValidRun {
             priority: *priority,
             created,
             container: container.clone(),
-            pod_template: pod_template.clone().unwrap_or_default(),
+            pod_template,
+            sidecars,
             portion,
             roles: processes.roles,
             layout: processes.layout,
@@ -169,13 +161,17 @@ impl ValidRun {
             cancel: *cancel,
         };
         run.variables_are_free(distribution.as_ref())?;
-        run.annotations_are_free()?;
         Ok(run)
     }
 
     /// What a role runs.
     pub fn role(&self, name: RoleName) -> Option<&Role> {
         self.roles.iter().find(|role| role.name == name)
+    }
+
+    /// Whether a process is told a host's name, be it its own: then that name must be known.
+    pub fn names_hosts(&self) -> bool {
+        self.wiring != Wiring::Alone || self.layout.processes().len() > 1
     }
 
     /// The name of a process's host, and of its pod in the first attempt: `<run>-<role>-<index>`.
@@ -189,8 +185,24 @@ impl ValidRun {
         if attempt <= 1 { host } else { format!("{host}-a{attempt}") }
     }
 
-    /// What a process gets of its node, of which this Run has `capacity`.
+    /// What a process gets of its node, of which this Run has `capacity`: its part, less what its sidecars take of it.
     pub fn share(&self, process: Process, capacity: &Capacity) -> Result<ProcessShare, InvalidRun> {
+        let with_sidecars = self.pod_share(process, capacity)?;
+        let (millis, mebibytes) =
+            (|amount: i64| format!("{amount}m"), |amount: i64| format!("{}Mi", amount / (1 << 20)));
+        let Sidecars { cpu_millis, memory_bytes } = self.sidecars;
+        let (all_cpu, all_memory) = (with_sidecars.cpu_millis, with_sidecars.memory_bytes);
+        self.sidecars.leave(with_sidecars).map_err(|resource| {
+            let (taken, share) = match resource {
+                "cpu" => (millis(cpu_millis), millis(all_cpu)),
+                _ => (mebibytes(memory_bytes), mebibytes(all_memory)),
+            };
+            InvalidRun::SidecarsTakeAll { run: self.id.to_string(), resource, taken, share }
+        })
+    }
+
+    /// What all containers of a process get together.
+    fn pod_share(&self, process: Process, capacity: &Capacity) -> Result<ProcessShare, InvalidRun> {
         let run = self.id.to_string();
         self.layout.share(process, capacity, self.wiring.programs_per_process()).map_err(
             |fault| match fault {
@@ -202,7 +214,7 @@ impl ValidRun {
                         resource,
                         field: match self.wiring {
                             Wiring::PyTorch { .. } => "pytorch.processCountPerNode",
-                            Wiring::TensorFlow | Wiring::Alone => "worker.count or nodeCount",
+                            Wiring::TensorFlow | Wiring::Alone | Wiring::Jax => "worker.count or nodeCount",
                         },
                     }
                 }
@@ -266,15 +278,6 @@ impl ValidRun {
         }
         Ok(())
     }
-
-    fn annotations_are_free(&self) -> Result<(), InvalidRun> {
-        let reserved =
-            |key: &str| key.starts_with("trainyard.dev/") || wiring::POD_ANNOTATIONS.contains(&key);
-        match self.pod_template.annotations.keys().find(|key| reserved(key)) {
-            Some(key) => Err(InvalidRun::ReservedAnnotation { run: self.id.to_string(), key: key.clone() }),
-            None => Ok(()),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -329,8 +332,11 @@ mod tests {
 
     #[rstest]
     #[case(json!({"nodeCount": 0}), "spec.nodeCount is 0, expected 1 to 1000")]
-    #[case(json!({"distribution": {}}), "has 0 of tensorflow and pytorch")]
-    #[case(json!({"distribution": {"tensorflow": {}, "pytorch": {}}}), "has 2 of tensorflow and pytorch")]
+    #[case(json!({"distribution": {}}), "has 0 of tensorflow, pytorch and jax")]
+    #[case(json!({"distribution": {"tensorflow": {}, "jax": {}}}), "has 2 of tensorflow, pytorch and jax")]
+    #[case(json!({"distribution": {"tensorflow": {"evaluator": {"count": 2}}}}), "evaluator.count is 2, expected 0 to 1")]
+    #[case(json!({"distribution": {"jax": {}}, "environment": {"PROCESS_ID": "0"}}), "environment sets PROCESS_ID")]
+    #[case(json!({"distribution": {"tensorflow": {"evaluator": {"environment": {"TF_CONFIG": "{}"}}}}}), "distribution.tensorflow.evaluator.environment sets TF_CONFIG")]
     #[case(json!({"distribution": {"tensorflow": {"chief": {"count": 2}}}}), "chief.count is 2, expected 0 to 1")]
     #[case(json!({"distribution": {"tensorflow": {"worker": {"count": 17}}}}), "worker.count is 17, expected 0 to 16")]
     #[case(json!({"nodeCount": 3, "distribution": {"tensorflow": {"worker": {"count": 2}}}}), "2 together, expected at least nodeCount, which is 3")]
@@ -341,8 +347,6 @@ mod tests {
     #[case(json!({"distribution": {"pytorch": {}}, "environment": {"PET_NNODES": "2"}}), "environment sets PET_NNODES")]
     #[case(json!({"distribution": {"tensorflow": {"parameterServer": {"environment": {"NVIDIA_VISIBLE_DEVICES": "all"}}}}}), "distribution.tensorflow.parameterServer.environment sets NVIDIA_VISIBLE_DEVICES")]
     #[case(json!({"distribution": {"tensorflow": {"worker": {"environment": {"A": "1"}}}}, "podTemplate": {"env": [{"name": "A", "value": "2"}]}}), "A is set in podTemplate.env and in distribution.tensorflow.worker.environment")]
-    #[case(json!({"podTemplate": {"annotations": {"karpenter.sh/do-not-disrupt": "false"}}}), "podTemplate.annotations sets karpenter.sh/do-not-disrupt")]
-    #[case(json!({"podTemplate": {"annotations": {"trainyard.dev/x": ""}}}), "podTemplate.annotations sets trainyard.dev/x")]
     fn what_is_wrong_is_named_with_value_and_expectation(#[case] spec: Value, #[case] expected: &str) {
         let message = ValidRun::parse(&run(spec)).expect_err("an invalid Run").to_string();
         assert!(message.starts_with("Run ml/r1: ") && message.contains(expected), "{message}");

@@ -6,7 +6,10 @@
 //! Sources of the contracts:
 //! * `TF_CONFIG`: TensorFlow's `ClusterConfig`; the text is what training-operator v1 writes (keys of `cluster` sorted, no
 //!   spaces, then `task`, then `environment`), so that whoever compares strings finds the same ones.
+//! * An evaluator gets `TF_CONFIG` with the map of the others, which it is not in: TensorFlow's own rule.
 //! * `PET_*`: torchrun reads each of its options from `PET_` and the option's name.
+//! * `COORDINATOR_*`, `NUM_PROCESSES`, `PROCESS_ID`: training-operator's `JAXJob`; scripts hand them to
+//!   `jax.distributed.initialize`.
 //! * `AZ_BATCHAI_*`, `AZ_BATCH_HOST_LIST`: Batch AI. Those that name directories are not here: there are none yet.
 
 use serde::Serialize;
@@ -20,6 +23,8 @@ use super::valid::ValidRun;
 pub const TENSORFLOW_PORT: u16 = 2222;
 /// Port on which the first PyTorch process listens: torchrun's default.
 pub const PYTORCH_PORT: u16 = 29500;
+/// Port on which the coordinator of JAX, worker 0, listens: `JAXJob`'s.
+pub const JAX_PORT: u16 = 6666;
 
 /// Annotations trainyard sets on every run pod: node autoscalers must not move it.
 pub const POD_ANNOTATIONS: [&str; 2] =
@@ -54,10 +59,13 @@ pub fn variables(run: &ValidRun, process: Process, accelerators: i64) -> Vec<Var
                 told.add("AZ_BATCHAI_PYTORCH_BACKEND", backend);
             }
         }
+        Wiring::Jax => jax(run, process, &mut told),
     }
+    let has_none = !process.uses_accelerators();
     let shares_without = run.portion.is_some_and(|portion| portion.accelerators() == 0);
-    if process.role == RoleName::ParameterServer || shares_without {
-        // They belong to other runs, or to other processes of this one. Without a request for accelerators NVIDIA's container runtime would show all of them when the image asks.
+    if has_none || shares_without {
+        // They belong to other runs, or to other processes of this one. Without a request for accelerators NVIDIA's
+        // container runtime would show all of them when the image asks.
         told.add("NVIDIA_VISIBLE_DEVICES", "void");
     }
     told.0
@@ -114,6 +122,13 @@ fn pytorch(run: &ValidRun, process: Process, processes_per_node: usize, told: &m
     told.add("PET_NNODES", nodes);
     told.add("PET_NODE_RANK", process.index);
     told.add("PET_NPROC_PER_NODE", processes_per_node);
+}
+
+fn jax(run: &ValidRun, process: Process, told: &mut Told) {
+    told.add("COORDINATOR_ADDRESS", address(run, run.layout.primary()));
+    told.add("COORDINATOR_PORT", JAX_PORT);
+    told.add("NUM_PROCESSES", run.layout.nodes());
+    told.add("PROCESS_ID", process.index);
 }
 
 /// The order of fields is the order of the text.

@@ -16,13 +16,13 @@ use crate::kubernetes::key::ObjectKey;
 
 const LAUNCHED: &str = "2030-01-01T00:00:00Z";
 
-fn at(seconds: i64) -> Timestamp {
+pub fn at(seconds: i64) -> Timestamp {
     let launched: Timestamp = LAUNCHED.parse().expect("a time");
     launched + SignedDuration::from_secs(seconds)
 }
 
 /// A launched attempt of two workers and a parameter server on two nodes.
-fn launched() -> Observed {
+pub fn launched() -> Observed {
     let run: Run = serde_json::from_value(json!({
         "apiVersion": "trainyard.dev/v1alpha1", "kind": "Run",
         "metadata": {"name": "r1", "namespace": "ml", "uid": "u1", "resourceVersion": "7", "generation": 1,
@@ -73,8 +73,10 @@ fn pod(run: &ObjectKey, name: &str) -> PodFacts {
         told_to_stop: None,
         finished: false,
         progress: Progress::Running { since: Some(at(1)) },
+        closing: None,
         disruption: None,
         unschedulable: None,
+        unprepared: None,
     }
 }
 
@@ -90,7 +92,7 @@ fn node(name: &str, vm: &str) -> crate::controllers::run::facts::NodeFacts {
     crate::controllers::run::facts::NodeFacts::of(&node)
 }
 
-fn exited(code: i32, reason: &str, second: i64) -> Progress {
+pub fn exited(code: i32, reason: &str, second: i64) -> Progress {
     Progress::Exited {
         code,
         reason: reason.into(),
@@ -100,12 +102,12 @@ fn exited(code: i32, reason: &str, second: i64) -> Progress {
     }
 }
 
-fn waiting(reason: &str, message: &str) -> Progress {
+pub fn waiting(reason: &str, message: &str) -> Progress {
     Progress::Waiting { reason: reason.into(), message: message.into() }
 }
 
 /// The status that the decision writes.
-fn written(decision: &Decision) -> &RunStatus {
+pub fn written(decision: &Decision) -> &RunStatus {
     match decision.steps.as_slice() {
         [Step::WriteStatus { status, .. }] => status,
         other => panic!("one status write, not {other:#?}"),
@@ -116,7 +118,7 @@ fn list(expected: &[&str]) -> Step {
     Step::ListPods { expected: expected.iter().map(|name| (*name).to_owned()).collect() }
 }
 
-fn end_of(seen: &Observed, seconds: i64) -> Option<(AttemptCause, Option<String>, Option<i32>)> {
+pub fn end_of(seen: &Observed, seconds: i64) -> Option<(AttemptCause, Option<String>, Option<i32>)> {
     let decision = decide(seen, at(seconds));
     let Some(Step::WriteStatus { status, .. }) = decision.steps.first() else { return None };
     let attempt = status.attempts.last()?;
@@ -150,8 +152,8 @@ fn what_happens_to_one_pod_is_classified(
 }
 
 #[rstest]
-#[case("ErrImagePull", "503 Service Unavailable", verdict::PULL_PATIENCE, AttemptCause::Infrastructure)]
-#[case("CreateContainerConfigError", "secret \"s\" not found", verdict::SETUP_PATIENCE, AttemptCause::Setup)]
+#[case("ErrImagePull", "503 Service Unavailable", patience::PULL_PATIENCE, AttemptCause::Infrastructure)]
+#[case("CreateContainerConfigError", "secret \"s\" not found", patience::SETUP_PATIENCE, AttemptCause::Setup)]
 fn what_may_mend_itself_is_waited_for_up_to_a_deadline(
     #[case] reason: &str,
     #[case] message: &str,
@@ -174,8 +176,8 @@ fn a_pod_without_a_place_is_waited_for_from_its_launch() {
         pod.progress = waiting("", "");
         pod.unschedulable = Some((at(-60), "node(s) were unschedulable".into()));
     }
-    assert_eq!(decide(&seen, at(10)).wake_at, Some(at(0) + verdict::PLACE_PATIENCE));
-    let end = end_of(&seen, verdict::PLACE_PATIENCE.as_secs());
+    assert_eq!(decide(&seen, at(10)).wake_at, Some(at(0) + patience::PLACE_PATIENCE));
+    let end = end_of(&seen, patience::PLACE_PATIENCE.as_secs());
     assert_eq!(end, Some((AttemptCause::Infrastructure, Some("r1-ps-0".into()), None)));
 }
 

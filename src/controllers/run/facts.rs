@@ -4,11 +4,12 @@
 //! anything that is not here wake nobody.
 
 mod pool;
+mod progress;
 
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ContainerState, Pod, PodCondition, Service};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt as _;
 use trainyard_api::Run;
@@ -21,9 +22,9 @@ use trainyard_model::run::{PodName, acceptance};
 
 use crate::kubernetes::apply::Seen;
 use crate::kubernetes::key::ObjectKey;
-use crate::resources::pod::MAIN_CONTAINER;
 
 pub use pool::{ClusterFacts, SizeFacts};
+pub use progress::Progress;
 
 /// A Run as the controllers keep it: whole while something may happen to it, its head afterwards.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,6 +84,10 @@ fn is_over(status: &RunStatus) -> bool {
         && status.allocation.as_ref().is_none_or(|allocation| allocation.attempt <= last)
 }
 
+/// How long a kubelet may take to stop the sidecars of a pod whose main container has exited. They have 30 seconds, and then
+/// are killed; after twice that something is wrong, and the pod is deleted so that its machine becomes free.
+const SIDECARS_STOP: SignedDuration = SignedDuration::from_mins(1);
+
 /// A pod of a Run.
 ///
 /// What it is, is read from its name, which nobody can change; labels and owner are for finding it. See [`PodName`].
@@ -114,57 +119,15 @@ pub struct PodFacts {
     pub finished: bool,
     /// How far its main container is.
     pub progress: Progress,
+    /// Since when its kubelet has nothing left to do but to stop its sidecars: the main container has exited, and there is no
+    /// other ordinary one. Somebody's webhook may put one there, and such a pod does not end by itself.
+    pub closing: Option<Timestamp>,
     /// Why it is taken from its node, when the condition `DisruptionTarget` says so.
     pub disruption: Option<String>,
     /// Since when the scheduler finds no place for it, and why.
     pub unschedulable: Option<(Timestamp, String)>,
-}
-
-/// How far a pod's main container is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// It has not started. `reason` and `message` are the kubelet's, when it waits for something.
-    Waiting {
-        /// As `ImagePullBackOff`; empty when nothing is known.
-        reason: String,
-        /// The kubelet's sentence.
-        message: String,
-    },
-    /// It runs.
-    Running {
-        /// Since when, as its kubelet says.
-        since: Option<Timestamp>,
-    },
-    /// It has exited.
-    Exited {
-        /// Its exit code.
-        code: i32,
-        /// As `Error` or `OOMKilled`.
-        reason: String,
-        /// The kubelet's sentence.
-        message: String,
-        /// When it started.
-        started: Option<Timestamp>,
-        /// When it ended.
-        finished: Option<Timestamp>,
-    },
-    /// The pod failed without an exit code of its main container.
-    Broken {
-        /// The pod's reason, as `Evicted` or `OutOfcpu`.
-        reason: String,
-        /// The kubelet's sentence.
-        message: String,
-    },
-}
-
-impl Progress {
-    /// Whether it has started, be it over or not.
-    pub fn has_started(&self) -> bool {
-        match self {
-            Self::Running { .. } | Self::Exited { .. } => true,
-            Self::Waiting { .. } | Self::Broken { .. } => false,
-        }
-    }
+    /// Since when its node has it, without its volumes and its network being there.
+    pub unprepared: Option<Timestamp>,
 }
 
 impl PodFacts {
@@ -198,6 +161,7 @@ impl PodFacts {
         let gates = spec.and_then(|spec| spec.scheduling_gates.as_ref());
         let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+        let progress = Progress::of(pod);
         let of_label = || labels.get(labels::ATTEMPT).and_then(|text| text.parse().ok());
         Some(Self {
             seen: Seen::of(pod).ok()?,
@@ -212,7 +176,8 @@ impl PodFacts {
             deleting: pod.metadata.deletion_timestamp.is_some(),
             told_to_stop: told_to_stop(pod),
             finished: phase == "Succeeded" || phase == "Failed",
-            progress: progress(pod, phase),
+            closing: progress.exited_at().filter(|_| spec.is_some_and(|spec| spec.containers.len() == 1)),
+            progress,
             disruption: condition(pod, "DisruptionTarget").filter(|one| one.status == "True").map(|one| {
                 format!(
                     "{}: {}",
@@ -225,12 +190,22 @@ impl PodFacts {
                 .and_then(|one| {
                     Some((one.last_transition_time.as_ref()?.0, one.message.clone().unwrap_or_default()))
                 }),
+            unprepared: condition(pod, "PodReadyToStartContainers")
+                .filter(|one| one.status == "False")
+                .and_then(|one| one.last_transition_time.as_ref().map(|time| time.0)),
         })
     }
 
     /// Whether our finalizer is on it.
     pub fn has_finalizer(&self) -> bool {
         self.finalizers.iter().any(|one| one == Finalizer::RunPod.as_str())
+    }
+
+    /// Until when its kubelet may take to stop its sidecars, when all that is left of it is that. Deleted before, its logs
+    /// would go with it.
+    pub fn closes_until(&self) -> Option<Timestamp> {
+        let since = self.closing.filter(|_| !self.finished && !self.deleting)?;
+        Some(since.saturating_add(SIDECARS_STOP).unwrap_or(Timestamp::MAX))
     }
 
     /// Whether it was told to stop before its main container ended by itself, so that its exit code, 0 included, says
@@ -268,46 +243,6 @@ fn owning_run(pod: &Pod) -> Option<&String> {
 fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
     let status = pod.status.as_ref()?;
     status.conditions.iter().flatten().find(|one| one.type_ == kind)
-}
-
-fn progress(pod: &Pod, phase: &str) -> Progress {
-    let status = pod.status.as_ref();
-    let main = status
-        .and_then(|status| status.container_statuses.as_ref())
-        .and_then(|list| list.iter().find(|one| one.name == MAIN_CONTAINER));
-    let state = main.and_then(|main| main.state.as_ref());
-    if let Some(ContainerState { terminated: Some(over), .. }) = state {
-        return Progress::Exited {
-            code: over.exit_code,
-            reason: over.reason.clone().unwrap_or_default(),
-            message: over.message.clone().unwrap_or_default(),
-            started: over.started_at.as_ref().map(|time| time.0),
-            finished: over.finished_at.as_ref().map(|time| time.0),
-        };
-    }
-    let of_pod = |text: Option<&String>| text.cloned().unwrap_or_default();
-    match (phase, state) {
-        // Nodes that report no container still report that all of them exited 0.
-        ("Succeeded", _) => Progress::Exited {
-            code: 0,
-            reason: String::new(),
-            message: String::new(),
-            started: None,
-            finished: None,
-        },
-        ("Failed", _) => Progress::Broken {
-            reason: of_pod(status.and_then(|status| status.reason.as_ref())),
-            message: of_pod(status.and_then(|status| status.message.as_ref())),
-        },
-        (_, Some(ContainerState { running: Some(running), .. })) => {
-            Progress::Running { since: running.started_at.as_ref().map(|time| time.0) }
-        }
-        (_, Some(ContainerState { waiting: Some(waiting), .. })) => Progress::Waiting {
-            reason: of_pod(waiting.reason.as_ref()),
-            message: of_pod(waiting.message.as_ref()),
-        },
-        _ => Progress::Waiting { reason: String::new(), message: String::new() },
-    }
 }
 
 /// A Service that carries the label of a Run.

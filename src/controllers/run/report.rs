@@ -24,6 +24,8 @@ pub enum Meaning {
     NotAccepted,
     /// An attempt failed.
     AttemptFailed,
+    /// The evaluator of an attempt failed, and nothing follows from it.
+    EvaluatorFailed,
     /// The Run succeeded.
     Completed,
     /// The Run failed for good.
@@ -37,6 +39,7 @@ impl Reason for Meaning {
         match self {
             Self::NotAccepted => "NotAccepted",
             Self::AttemptFailed => "AttemptFailed",
+            Self::EvaluatorFailed => "EvaluatorFailed",
             Self::Completed => "Completed",
             Self::Failed => "Failed",
             Self::Canceled => "Canceled",
@@ -47,7 +50,9 @@ impl Reason for Meaning {
 impl Meaning {
     fn severity(self) -> Severity {
         match self {
-            Self::NotAccepted | Self::AttemptFailed | Self::Failed => Severity::Warning,
+            Self::NotAccepted | Self::AttemptFailed | Self::EvaluatorFailed | Self::Failed => {
+                Severity::Warning
+            }
             Self::Completed | Self::Canceled => Severity::Normal,
         }
     }
@@ -88,6 +93,12 @@ impl Notice {
             meaning: Meaning::AttemptFailed,
             message: format!("attempt {number} ({cause}): {message}"),
         })
+    }
+
+    /// The evaluator of an attempt failed.
+    pub fn evaluator_failed(number: i32, message: &str) -> Self {
+        let message = format!("attempt {number}: {message}; the training goes on without it");
+        Self { meaning: Meaning::EvaluatorFailed, message }
     }
 
     /// The Run reached this phase.

@@ -2,11 +2,11 @@
 
 use trainyard_api::Time;
 use trainyard_api::conditions::{self, ConditionStatus, RunCondition};
-use trainyard_api::distribution::RoleName;
-use trainyard_api::run_status::{Allocation, Attempt, AttemptCause, RoleStatus, RunPhase, RunReason};
-use trainyard_model::run::{Process, ValidRun};
+use trainyard_api::run_status::{Allocation, Attempt, AttemptCause, RunPhase, RunReason};
+use trainyard_model::run::ValidRun;
 
 use super::draft::Draft;
+use super::members::{self, Evaluation};
 use super::verdict::{self, End, Members};
 use super::{Case, Decision, Step, queued};
 use crate::controllers::run::facts::{PodFacts, Progress};
@@ -52,7 +52,7 @@ pub fn answer(case: &Case<'_>, draft: &mut Draft) -> bool {
         draft.set_condition(RunCondition::Allocated, ConditionStatus::True, "Allocated", "");
         draft.unset_condition(RunCondition::Started, "NewAttempt");
         draft.unset_condition(RunCondition::Suspended, "Resumed");
-        draft.status.roles = case.valid.map(|run| roles(run, &[])).unwrap_or_default();
+        draft.status.roles = case.valid.map(|run| members::roles(run, &[], false)).unwrap_or_default();
     }
     true
 }
@@ -66,31 +66,11 @@ pub fn go_on(case: &Case<'_>, draft: Draft) -> Decision {
         // runs cannot be judged.
         Err(invalid) => return ended(draft, &attempt, End::plain(AttemptCause::Setup, invalid.to_string())),
     };
-    let pods = case.pods_of(attempt.number);
-    let members = members(case, run, attempt.number, pods);
+    let members = members::of(case, run, attempt.number);
     match &attempt.launched {
         None => start(case, run, draft, &attempt, &members),
         Some(Time(launched)) => follow(case, run, draft, &attempt, *launched, &members),
     }
-}
-
-/// The processes of the attempt with their pods. Only a pod that has the expected name, is owned by this Run and carries its
-/// label counts.
-fn members<'a>(
-    case: &Case<'a>,
-    run: &ValidRun,
-    attempt: i32,
-    pods: impl Iterator<Item = &'a PodFacts>,
-) -> Vec<(Process, Option<&'a PodFacts>)> {
-    let owned: std::collections::BTreeMap<&str, &PodFacts> = pods
-        .filter(|pod| pod.labelled && pod.owner_uid.as_deref() == Some(case.uid))
-        .map(|pod| (pod.seen.name.as_str(), pod))
-        .collect();
-    run.layout
-        .processes()
-        .iter()
-        .map(|process| (*process, owned.get(run.pod_name(*process, attempt).as_str()).copied()))
-        .collect()
 }
 
 fn ended(mut draft: Draft, attempt: &Attempt, end: End) -> Decision {
@@ -228,9 +208,9 @@ fn answered_at(case: &Case<'_>, draft: &Draft) -> jiff::Timestamp {
         .map_or(case.now, |allocated| allocated.last_transition_time.0)
 }
 
-/// What makes the names of the attempt's hosts known, where there is more than one. Somebody may delete the Service later.
+/// What makes the names of the attempt's hosts known, where they are told. Somebody may delete the Service later.
 fn service(case: &Case<'_>, run: &ValidRun, attempt: i32) -> Option<Step> {
-    let is_needed = run.layout.processes().len() > 1 && case.seen.service_for != Some(attempt);
+    let is_needed = run.names_hosts() && case.seen.service_for != Some(attempt);
     is_needed.then_some(Step::EnsureService { attempt })
 }
 
@@ -241,7 +221,7 @@ fn launch(case: &Case<'_>, run: &ValidRun, mut draft: Draft, number: i32, member
     let text = format!("attempt {number}: waiting for its containers to start");
     draft.set_phase(RunPhase::Preparing, RunReason::StartingContainers, text);
     draft.set_condition(RunCondition::Started, ConditionStatus::True, "Launched", "");
-    draft.status.roles = roles(run, members);
+    draft.status.roles = members::roles(run, members, false);
     draft.write()
 }
 
@@ -255,8 +235,15 @@ fn follow(
     members: &Members<'_>,
 ) -> Decision {
     let cancelled = draft.is_cancelled();
-    if let Some(end) = verdict::of_launched(case, run, attempt, launched, members, cancelled) {
-        draft.status.roles = roles(run, members);
+    let essential = members::essential(members);
+    let evaluation = Evaluation::of(case, &draft, run, attempt.number, launched, members);
+    let roles = members::roles(run, members, evaluation.has_failed);
+    if let Some(end) = verdict::of_launched(case, run, attempt, launched, &essential, cancelled) {
+        draft.status.roles = roles;
+        // Whatever else ends the attempt takes the evaluator along.
+        if end.cause == AttemptCause::Succeeded {
+            evaluation.tell(&mut draft, attempt);
+        }
         return ended(draft, attempt, end);
     }
     let mut steps: Vec<Step> = members
@@ -270,9 +257,12 @@ fn follow(
     if !is_refused {
         steps.extend(service(case, run, attempt.number));
     }
-    if members.iter().any(|(_, pod)| pod.is_none()) {
-        let missing = members.iter().filter(|(_, pod)| pod.is_none());
-        let expected = missing.map(|(process, _)| run.pod_name(*process, attempt.number)).collect();
+    let missing = members.iter().filter(|(_, pod)| pod.is_none());
+    let expected: Vec<String> = missing
+        .filter(|(process, _)| process.is_essential() || !evaluation.has_failed)
+        .map(|(process, _)| run.pod_name(*process, attempt.number))
+        .collect();
+    if !expected.is_empty() {
         steps.push(Step::ListPods { expected });
     }
     if !case.seen.nodes_are_live && case.has_unknown_node() {
@@ -281,16 +271,20 @@ fn follow(
     if !steps.is_empty() {
         return Decision::steps(steps);
     }
-    let all_started = members.iter().all(|(_, pod)| pod.is_some_and(|pod| pod.progress.has_started()));
+    if evaluation.is_news() {
+        draft.status.roles.clone_from(&roles);
+        evaluation.tell(&mut draft, attempt);
+    }
+    let all_started = essential.iter().all(|(_, pod)| pod.is_some_and(|pod| pod.progress.has_started()));
     // One write when all run, none for each of them.
     if all_started && attempt.start_time.is_none() {
-        let since = members.iter().filter_map(|(_, pod)| started(pod.as_ref()?)).max().unwrap_or(case.now);
+        let since = essential.iter().filter_map(|(_, pod)| started(pod.as_ref()?)).max().unwrap_or(case.now);
         if let Some(attempt) = draft.attempt_mut(attempt.number) {
             attempt.start_time = Some(Time(since));
         }
         draft.status.start_time = Some(Time(since));
-        draft.status.roles = roles(run, members);
-        let text = format!("attempt {}: {} process(es) running", attempt.number, members.len());
+        draft.status.roles = roles;
+        let text = format!("attempt {}: {} process(es) running", attempt.number, essential.len());
         draft.set_phase(RunPhase::Running, RunReason::ContainersRunning, text);
     }
     let next_look = verdict::next_look(case, run, launched, members);
@@ -337,8 +331,11 @@ pub fn free(case: &Case<'_>, mut draft: Draft) -> Decision {
             return Decision::steps(vec![Step::ReadNodes]);
         }
         // A pod that has lost its label goes without any word from the watch.
-        let is_hidden = holding.any(|pod| !pod.labelled || pod.run_uid != case.uid);
-        return draft.write_or_wait(is_hidden.then(|| case.now + LOOK_FOR_HIDDEN));
+        let look_again = holding.filter_map(|pod| {
+            let is_hidden = !pod.labelled || pod.run_uid != case.uid;
+            is_hidden.then(|| case.now + LOOK_FOR_HIDDEN).or_else(|| pod.closes_until())
+        });
+        return draft.write_or_wait(look_again.min());
     }
     if !case.seen.pods_are_live {
         let expected = unfreed.iter().flat_map(|number| expected_pods(case, *number)).collect();
@@ -354,25 +351,4 @@ pub fn free(case: &Case<'_>, mut draft: Draft) -> Decision {
         Some(_) => draft.write(),
         None => queued::go_on(case, draft),
     }
-}
-
-/// Processes by role. Written together with something else, never for themselves.
-fn roles(run: &ValidRun, members: &Members<'_>) -> Vec<RoleStatus> {
-    let count = |role: RoleName, of: fn(&Progress) -> bool| {
-        let pods = members.iter().filter(|(process, _)| process.role == role).filter_map(|(_, pod)| *pod);
-        pods.filter(|pod| of(&pod.progress)).count() as i32
-    };
-    run.roles
-        .iter()
-        .map(|role| RoleStatus {
-            name: role.name,
-            desired: role.count as i32,
-            active: count(role.name, |progress| matches!(progress, Progress::Running { .. })),
-            succeeded: count(role.name, |progress| matches!(progress, Progress::Exited { code: 0, .. })),
-            failed: count(role.name, |progress| {
-                matches!(progress, Progress::Broken { .. })
-                    || matches!(progress, Progress::Exited { code, .. } if *code != 0)
-            }),
-        })
-        .collect()
 }

@@ -22,12 +22,16 @@
 //! | module | decides |
 //! |---|---|
 //! | [`attempt`] | an attempt from its answer to its end |
+//! | [`members`] | which pods count, and what is said of them |
 //! | [`verdict`] | how an attempt ended: the failure table |
+//! | [`patience`] | how long a pod may take to start |
 //! | [`queued`] | a Run without a live attempt: acceptance, retry, terminal phases |
 //! | [`draft`] | the status to be written |
 
 pub mod attempt;
 pub mod draft;
+pub mod members;
+pub mod patience;
 pub mod queued;
 pub mod verdict;
 
@@ -156,7 +160,10 @@ fn live(
     let case = Case { seen, run, valid, uid: &uid, own: &own, strangers: &strangers, now };
 
     // Pods of ended attempts are let go on sight, whatever else there is to do.
-    let mut steps = stops(case.pods_standing(Standing::Ended));
+    let mut steps: Vec<Step> = case
+        .pods_standing(Standing::Ended)
+        .filter_map(|pod| Step::stop(pod, !pod.finished && pod.closes_until().is_none_or(|end| end <= now)))
+        .collect();
     let doubtful = [stops(case.pods_standing(Standing::Unrecorded)), removals(&strangers)].concat();
     steps.extend(once_seen_live(seen, doubtful));
     if !steps.is_empty() {
@@ -236,11 +243,6 @@ impl Case<'_> {
         self.strangers.iter().any(|stranger| stranger.seen.name == pod)
     }
 
-    /// Pods of this attempt, whoever owns them.
-    pub fn pods_of(&self, attempt: i32) -> impl Iterator<Item = &PodFacts> {
-        self.own.iter().copied().filter(move |pod| pod.attempt == Some(attempt))
-    }
-
     /// Whether the caches lack a ClusterNode of the allocation.
     pub fn has_unknown_node(&self) -> bool {
         let allocation = self.run.status.as_ref().and_then(|status| status.allocation.as_ref());
@@ -290,3 +292,7 @@ fn stops<'a>(pods: impl Iterator<Item = &'a PodFacts>) -> Vec<Step> {
 #[cfg(test)]
 #[path = "../decide_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "../decide_pod_template_tests.rs"]
+mod pod_template_tests;

@@ -7,25 +7,15 @@
 //! peer of a lost machine often dies of the lost connection before anybody knows of the loss; therefore a process's
 //! failure beside a machine that is gone or silent counts as the machine's.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use trainyard_api::distribution::RoleName;
 use trainyard_api::names::labels;
 use trainyard_api::run::SuccessPolicy;
 use trainyard_api::run_status::{Attempt, AttemptCause, Directive, DirectiveKind, DirectiveReason};
 use trainyard_model::run::{Process, ValidRun};
 
-use super::Case;
+use super::{Case, patience};
 use crate::controllers::run::facts::{PodFacts, Progress};
-
-/// How long after its launch an attempt may wait for a registry that fails for a reason of its own. Registries that
-/// throttle or restart are back within minutes; nodes that wait longer cost more than a new attempt.
-pub const PULL_PATIENCE: SignedDuration = SignedDuration::from_mins(15);
-/// How long after its launch an attempt may wait for a Secret, ConfigMap or volume that is missing: time for whoever
-/// applies files in the wrong order, no more.
-pub const SETUP_PATIENCE: SignedDuration = SignedDuration::from_mins(5);
-/// How long the scheduler may find no place for a pod on the node it is bound to. The node was ready and empty, so this
-/// is a cordon, a taint or a stranger's pod; none of these goes away within seconds, and some do within a minute.
-pub const PLACE_PATIENCE: SignedDuration = SignedDuration::from_mins(2);
 
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,13 +38,14 @@ impl End {
         Self { cause, culprit: None, exit_code: None, reason: None, message: message.into() }
     }
 
-    fn by(cause: AttemptCause, culprit: &str, reason: &str, message: String) -> Self {
+    /// An end that a pod or node is the cause of.
+    pub fn by(cause: AttemptCause, culprit: &str, reason: &str, message: String) -> Self {
         let reason = Some(reason.to_owned()).filter(|reason| !reason.is_empty());
         Self { cause, culprit: Some(culprit.to_owned()), exit_code: None, reason, message }
     }
 }
 
-/// The processes of an attempt with their pods, as far as these are there: chief, workers, parameter servers.
+/// Processes of an attempt with their pods, as far as these are there, in the order of the layout.
 pub type Members<'a> = [(Process, Option<&'a PodFacts>)];
 
 /// An order that ends the attempt before it was launched: it costs nothing, because nothing ran.
@@ -84,7 +75,7 @@ pub fn withdrawn(case: &Case<'_>, directive: Option<&Directive>, cancelled: bool
     None
 }
 
-/// How a launched attempt ended, if it has.
+/// How a launched attempt ended, if it has. `members` are those without which it cannot go on.
 pub fn of_launched(
     case: &Case<'_>,
     run: &ValidRun,
@@ -103,13 +94,28 @@ pub fn of_launched(
         .or_else(|| process_failed(case, members))
         .or_else(|| member_lost(case, run, attempt.number, members))
         .or_else(|| took_too_long(run, launched, case.now))
-        .or_else(|| never_started(case, launched, members))
+        .or_else(|| patience::lost(run, launched, members, case.now))
+}
+
+/// What befell an evaluator, if anything did. The same table as for the others, with nothing to follow from it: an
+/// attempt neither waits for its evaluator nor ends with it.
+pub fn of_evaluator(
+    case: &Case<'_>,
+    run: &ValidRun,
+    attempt: i32,
+    launched: Timestamp,
+    evaluator: &Members<'_>,
+) -> Option<End> {
+    taken_away(evaluator)
+        .or_else(|| process_failed(case, evaluator))
+        .or_else(|| member_lost(case, run, attempt, evaluator))
+        .or_else(|| patience::lost(run, launched, evaluator, case.now))
 }
 
 fn succeeded(run: &ValidRun, members: &Members<'_>) -> Option<End> {
     let decides = |process: Process| match run.success {
         SuccessPolicy::Primary => process == run.layout.primary(),
-        SuccessPolicy::AllWorkers => process.role != RoleName::ParameterServer,
+        SuccessPolicy::AllWorkers => matches!(process.role, RoleName::Chief | RoleName::Worker),
     };
     let exited_zero = |pod: Option<&PodFacts>| {
         pod.is_some_and(|pod| {
@@ -171,15 +177,21 @@ fn wished(case: &Case<'_>, cancelled: bool) -> Option<End> {
 
 /// A machine is gone, or takes a pod away.
 fn machine_failed(case: &Case<'_>, members: &Members<'_>) -> Option<End> {
-    let infrastructure = |culprit: &str, reason: &str, message| {
-        Some(End::by(AttemptCause::Infrastructure, culprit, reason, message))
-    };
     let allocated = case.run.status.iter().flat_map(|status| &status.allocation).flat_map(|one| &one.nodes);
     for node in allocated {
         if let Some(lost) = case.lost_node_of(&node.node_name) {
-            return infrastructure(lost, "NodeLost", format!("node {} of {lost} was lost", node.node_name));
+            let text = format!("node {} of {lost} was lost", node.node_name);
+            return Some(End::by(AttemptCause::Infrastructure, lost, "NodeLost", text));
         }
     }
+    taken_away(members)
+}
+
+/// A pod was taken off its node, or deleted, before its process was done.
+fn taken_away(members: &Members<'_>) -> Option<End> {
+    let infrastructure = |culprit: &str, reason, message| {
+        Some(End::by(AttemptCause::Infrastructure, culprit, reason, message))
+    };
     for pod in members.iter().filter_map(|(_, pod)| *pod) {
         let name = &pod.seen.name;
         if !pod.was_cut_short() {
@@ -269,11 +281,6 @@ pub fn deadline(run: &ValidRun, launched: Timestamp) -> Timestamp {
     launched.saturating_add(run.limit).unwrap_or(Timestamp::MAX)
 }
 
-/// The condition's time is written by whoever may write a pod's status, so it may be any time at all.
-fn patience_ends(since: Timestamp) -> Timestamp {
-    since.saturating_add(PLACE_PATIENCE).unwrap_or(Timestamp::MAX)
-}
-
 fn took_too_long(run: &ValidRun, launched: Timestamp, now: Timestamp) -> Option<End> {
     (now >= deadline(run, launched)).then(|| {
         let limit = trainyard_api::duration::Duration::from_secs(run.limit.as_secs());
@@ -282,86 +289,8 @@ fn took_too_long(run: &ValidRun, launched: Timestamp, now: Timestamp) -> Option<
     })
 }
 
-/// What a kubelet's reason for waiting means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wait {
-    /// On its way.
-    Normal,
-    /// Only another Run can mend it.
-    Hopeless,
-    /// Something of the user's is missing.
-    UsersTurn,
-    /// The registry fails.
-    Registry,
-}
-
-fn wait(reason: &str, message: &str) -> Wait {
-    match reason {
-        "InvalidImageName" | "ErrImageNeverPull" => Wait::Hopeless,
-        "ErrImagePull" | "ImagePullBackOff" | "ImageInspectError" | "RegistryUnavailable" => {
-            let message = message.to_ascii_lowercase();
-            let refused = [
-                "not found",
-                "manifest unknown",
-                "manifest_unknown",
-                "name unknown",
-                "does not exist",
-                "unauthorized",
-                "authentication required",
-                "authorization failed",
-                "forbidden",
-                "denied",
-                "no match for platform",
-            ];
-            if refused.iter().any(|words| message.contains(words)) { Wait::Hopeless } else { Wait::Registry }
-        }
-        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" | "StartError" => {
-            Wait::UsersTurn
-        }
-        _ => Wait::Normal,
-    }
-}
-
-fn never_started(case: &Case<'_>, launched: Timestamp, members: &Members<'_>) -> Option<End> {
-    for pod in members.iter().filter_map(|(_, pod)| *pod) {
-        let name = &pod.seen.name;
-        let ends = |cause, reason: &str, message| Some(End::by(cause, name, reason, message));
-        if let Progress::Waiting { reason, message } = &pod.progress {
-            let text = format!("pod {name} cannot start: {reason}: {message}");
-            match wait(reason, message) {
-                Wait::Hopeless => return ends(AttemptCause::Setup, reason, text),
-                Wait::UsersTurn if case.now >= launched + SETUP_PATIENCE => {
-                    return ends(AttemptCause::Setup, reason, text);
-                }
-                Wait::Registry if case.now >= launched + PULL_PATIENCE => {
-                    return ends(AttemptCause::Infrastructure, reason, text);
-                }
-                Wait::Normal | Wait::UsersTurn | Wait::Registry => {}
-            }
-        }
-        if let Some((since, message)) = &pod.unschedulable
-            && case.now >= patience_ends((*since).max(launched))
-        {
-            let text = format!("pod {name} found no place on its node: {message}");
-            return ends(AttemptCause::Infrastructure, "Unschedulable", text);
-        }
-    }
-    None
-}
-
 /// When [`of_launched`] may say something else although nothing happens.
 pub fn next_look(case: &Case<'_>, run: &ValidRun, launched: Timestamp, members: &Members<'_>) -> Timestamp {
-    let waits = members.iter().filter_map(|(_, pod)| *pod).flat_map(|pod| {
-        let container = match &pod.progress {
-            Progress::Waiting { reason, message } => match wait(reason, message) {
-                Wait::UsersTurn => Some(launched + SETUP_PATIENCE),
-                Wait::Registry => Some(launched + PULL_PATIENCE),
-                Wait::Normal | Wait::Hopeless => None,
-            },
-            Progress::Running { .. } | Progress::Exited { .. } | Progress::Broken { .. } => None,
-        };
-        let place = pod.unschedulable.as_ref().map(|(since, _)| patience_ends((*since).max(launched)));
-        [container, place]
-    });
-    waits.flatten().filter(|when| *when > case.now).fold(deadline(run, launched), Timestamp::min)
+    let limits = patience::limits(run, launched, members).map(|limit| limit.until);
+    limits.filter(|when| *when > case.now).fold(deadline(run, launched), Timestamp::min)
 }

@@ -8,7 +8,7 @@ use kube::ResourceExt as _;
 use serde_json::json;
 use trainyard_api::names::{FieldManager, Finalizer, START_GATE, labels};
 
-use super::refusal::{refusal, refused};
+use super::refusal::{overhead, refusal, refused};
 use super::{AT_ONCE, Done, Hands, is_of_earlier_run, is_owned_by, removal};
 use crate::controllers::run::facts::PodFacts;
 use crate::controllers::run::observe::{Refusal, Refused, Rehearsal};
@@ -20,9 +20,15 @@ impl Hands {
     pub(super) async fn rehearse(&self, pods: &[Pod]) -> Result<Done, Error> {
         let mut cannot_tell = None;
         for pod in pods {
-            let Err(error) = apply::rehearse_create(&self.pods, pod, FieldManager::RunPods.as_str()).await
-            else {
-                continue;
+            let error = match apply::rehearse_create(&self.pods, pod, FieldManager::RunPods.as_str()).await {
+                Ok(taken) => match overhead(&taken) {
+                    None => continue,
+                    Some(message) => {
+                        let (name, why) = (pod.name_any(), Refused::Policy);
+                        return Ok(Done::Rehearsed(Rehearsal::Refused(Refusal { name, why, message })));
+                    }
+                },
+                Err(error) => error,
             };
             if error.kind() == ErrorKind::AlreadyExists
                 && let Some(existing) = read::get(&self.pods, &pod.name_any()).await?

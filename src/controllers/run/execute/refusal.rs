@@ -1,5 +1,7 @@
 //! What it means for an attempt that the API server does not take an object of it.
 
+use k8s_openapi::api::core::v1::Pod;
+
 use super::Done;
 use crate::controllers::run::observe::{Refusal, Refused};
 use crate::kubernetes::error::{Error, ErrorKind};
@@ -13,6 +15,20 @@ pub(super) fn refused(name: &str, error: Error) -> Result<Done, Error> {
         }
         None => Err(error),
     }
+}
+
+/// Why a pod that the API server would take has no place on its machine: its RuntimeClass puts something on top of what
+/// its containers ask for, and these ask for all that is the Run's.
+pub(super) fn overhead(taken: &Pod) -> Option<String> {
+    let spec = taken.spec.as_ref()?;
+    let overhead = spec.overhead.as_ref().filter(|overhead| !overhead.is_empty())?;
+    let amounts: Vec<String> = overhead.iter().map(|(name, amount)| format!("{} {name}", amount.0)).collect();
+    let class = spec.runtime_class_name.as_deref().unwrap_or_default();
+    Some(format!(
+        "RuntimeClass {class} takes {} for itself beside each pod, and the pods of a Run already ask for all that it has of its \
+         nodes; use one without overhead",
+        amounts.join(" and ")
+    ))
 }
 
 pub(super) fn refusal(error: &Error) -> Option<Refused> {
@@ -36,5 +52,29 @@ pub(super) fn refusal(error: &Error) -> Option<Refused> {
         | ErrorKind::Throttled
         | ErrorKind::Unavailable
         | ErrorKind::Bug => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_runtime_class_with_overhead_is_named_with_what_it_takes() {
+        let pod = |overhead: Value| -> Pod {
+            serde_json::from_value(
+                json!({"spec": {"containers": [], "runtimeClassName": "kata", "overhead": overhead}}),
+            )
+            .expect("a pod")
+        };
+        assert_eq!(overhead(&pod(Value::Null)), None);
+        assert_eq!(overhead(&pod(json!({}))), None);
+        let message = overhead(&pod(json!({"cpu": "250m", "memory": "160Mi"}))).expect("it has overhead");
+        assert!(
+            message.starts_with("RuntimeClass kata takes 250m cpu and 160Mi memory for itself"),
+            "{message}"
+        );
     }
 }

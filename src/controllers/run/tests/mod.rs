@@ -4,7 +4,9 @@
 
 mod crashes;
 mod endings;
+mod pod_template;
 mod protocol;
+mod roles;
 mod stories;
 mod tampering;
 mod world;
