@@ -5,6 +5,7 @@
 
 mod manifest;
 mod plan;
+mod world;
 
 use std::io::Write as _;
 use std::process::ExitCode;

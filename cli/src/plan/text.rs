@@ -8,10 +8,10 @@ use trainyard_api::Cluster;
 use trainyard_model::catalogue::Resolved;
 use trainyard_planner::{PoolHealth, PoolReport, QueuedRun, RunId, RunReport};
 
-use super::acceptance::Aside;
 use super::sentences::sentence;
-use super::stand_ins::counted;
-use super::world::{Pool, World};
+use crate::world::Aside;
+use crate::world::counted;
+use crate::world::{Pool, World};
 
 /// The answer, to be printed.
 pub fn answer(world: &World) -> String {

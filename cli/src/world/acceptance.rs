@@ -17,7 +17,7 @@ use trainyard_api::{Cluster, VmSize};
 use trainyard_model::run::ValidRun;
 use trainyard_model::run::acceptance::{self, Unacceptable};
 
-use super::world::key_of;
+use super::key_of_object;
 
 /// A run that neither waits nor holds anything, and why.
 #[derive(Clone, Debug, Serialize)]
@@ -86,7 +86,7 @@ pub fn judge(
             continue;
         }
         if let Some((reason, message)) = refusal(&run, pool) {
-            let run = key_of(run.metadata.namespace.as_ref(), run.metadata.name.as_ref());
+            let run = key_of_object(&run.metadata);
             judged.aside.push(Aside { run, reason, message });
             continue;
         }
@@ -140,7 +140,7 @@ fn of_size(cluster: &Cluster, sizes: &[&VmSize]) -> Option<Capacity> {
 /// A run that names no Cluster of the files.
 pub fn homeless(run: &Run) -> Aside {
     Aside {
-        run: key_of(run.metadata.namespace.as_ref(), run.metadata.name.as_ref()),
+        run: key_of_object(&run.metadata),
         reason: AsideReason::ClusterNotFound,
         message: acceptance::cluster_not_found(run).to_string(),
     }
@@ -163,5 +163,5 @@ pub fn why_aside(run: &Run) -> Aside {
         let phase = status.phase.unwrap_or_default();
         (AsideReason::Phase, format!("it is in phase {phase} and has nothing to wait for"))
     };
-    Aside { run: key_of(run.metadata.namespace.as_ref(), run.metadata.name.as_ref()), reason, message }
+    Aside { run: key_of_object(&run.metadata), reason, message }
 }
