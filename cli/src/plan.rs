@@ -6,7 +6,6 @@
 //! printed.
 
 mod json;
-mod sentences;
 mod text;
 
 use std::path::PathBuf;
@@ -46,12 +45,13 @@ pub struct Plan {
     output: Output,
 }
 
+/// Form of an answer.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Output {
+pub enum Output {
     /// For people.
     #[default]
     Text,
-    /// For programs: the plans as the planner gives them.
+    /// For programs.
     Json,
 }
 
@@ -70,6 +70,7 @@ impl Plan {
 }
 
 #[allow(clippy::disallowed_methods)] // A command that ends at once has no clock to be passed; tests give --now.
-fn wall_clock() -> Timestamp {
+/// The time.
+pub fn wall_clock() -> Timestamp {
     Timestamp::now()
 }

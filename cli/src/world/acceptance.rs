@@ -12,7 +12,7 @@ use trainyard_api::capacity::Capacity;
 use trainyard_api::cluster_node::ClusterNode;
 use trainyard_api::conditions::{self, Condition, ConditionStatus, RunCondition};
 use trainyard_api::run::Run;
-use trainyard_api::run_status::{RunPhase, RunStatus};
+use trainyard_api::run_status::{RunPhase, RunReason, RunStatus};
 use trainyard_api::{Cluster, VmSize};
 use trainyard_model::run::ValidRun;
 use trainyard_model::run::acceptance::{self, Unacceptable};
@@ -49,6 +49,8 @@ pub enum AsideReason {
     Cancelled,
     /// It is being deleted.
     Deleting,
+    /// The operator has not looked at it yet.
+    NotLookedAt,
     /// Its phase is one in which it does not wait.
     Phase,
 }
@@ -159,9 +161,19 @@ pub fn why_aside(run: &Run) -> Aside {
         (AsideReason::Suspended, "it is suspended: set spec.suspend to false to queue it".to_owned())
     } else if let Some(condition) = refused {
         (AsideReason::NotAccepted, condition.message.clone())
+    } else if !was_looked_at(run.status.as_ref()) && status.message.is_none() {
+        (AsideReason::NotLookedAt, "trainyard has not looked at it yet".to_owned())
     } else {
         let phase = status.phase.unwrap_or_default();
-        (AsideReason::Phase, format!("it is in phase {phase} and has nothing to wait for"))
+        let idle = || format!("it is in phase {phase} and has nothing to wait for");
+        let is_said =
+            phase == RunPhase::Queued && !conditions::is_true(&status.conditions, RunCondition::Accepted);
+        let reason = match status.reason {
+            Some(RunReason::ClusterNotAllowed) => AsideReason::ClusterNotAllowed,
+            Some(RunReason::NotChecked) => AsideReason::NotChecked,
+            _ => AsideReason::Phase,
+        };
+        (reason, status.message.filter(|_| is_said).unwrap_or_else(idle))
     };
     Aside { run: key_of_object(&run.metadata), reason, message }
 }

@@ -28,7 +28,6 @@ use trainyard_planner::{Plan, Snapshot, plan};
 
 pub use acceptance::Aside;
 use stand_ins::StandIns;
-pub use stand_ins::counted;
 
 use crate::manifest::Manifest;
 

@@ -10,6 +10,8 @@ use trainyard_api::placement::NodeClassRef;
 use trainyard_api::provisioning_class::{KarpenterEngine, Placement, PlacementMode, ProvisioningClassSpec};
 use trainyard_api::{Cluster, ClusterNode, ProvisioningClass, Time};
 
+use crate::words::counted;
+
 /// The name of a class that nobody gave and no Cluster names.
 const ASSUMED_CLASS: &str = "default";
 
@@ -111,20 +113,20 @@ impl StandIns {
         if self.names > 0 {
             said.push(format!(
                 "{} with generateName and no name got names made up here.",
-                counted(self.names as usize, "Run")
+                counted(i64::from(self.names), "Run")
             ));
         }
         if self.runs_created > 0 {
             said.push(format!(
                 "{} without creationTimestamp {} taken as created now, in the order of the files.",
-                counted(self.runs_created as usize, "Run"),
+                counted(i64::from(self.runs_created), "Run"),
                 if self.runs_created == 1 { "is" } else { "are" }
             ));
         }
         if self.accepted > 0 {
             said.push(format!(
                 "{} without status {} taken as accepted: whether the API server takes the pods, only it can say.",
-                counted(self.accepted, "Run"),
+                counted(self.accepted as i64, "Run"),
                 if self.accepted == 1 { "is" } else { "are" }
             ));
         }
@@ -166,9 +168,4 @@ fn assumed(name: &str, mode: PlacementMode, zones: Vec<String>) -> ProvisioningC
     class.metadata.annotations =
         Some(BTreeMap::from([(annotations::IS_DEFAULT_CLASS.to_owned(), "true".to_owned())]));
     class
-}
-
-/// `1 Run`, `2 Runs`.
-pub fn counted(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
