@@ -26,7 +26,7 @@ demo: control-plane ## show trainyard on a local control plane (KEEP=1 leaves it
 
 .PHONY: test
 test: lint deny control-plane tally ## every test there is; fails if one is skipped
-	$(CARGO) build --quiet -p trainyard --bin trainyard
+	$(CARGO) build --quiet -p trainyard -p kubectl-trainyard --bins
 	$(TALLY)
 
 .PHONY: lint
@@ -58,7 +58,7 @@ test-unit: tally ## everything that needs no control plane
 
 .PHONY: test-e2e
 test-e2e: control-plane tally ## the stories on the real control plane
-	$(CARGO) build --quiet -p trainyard --bin trainyard
+	$(CARGO) build --quiet -p trainyard -p kubectl-trainyard --bins
 	$(TALLY) --package trainyard-e2e
 
 .PHONY: bench

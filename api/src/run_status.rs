@@ -3,6 +3,7 @@
 //! Three writers, each with its own field manager: the cluster controller writes `allocation` and `queue`, the run
 //! controller all the rest. The enums a reader must survive end in `Unknown`, written by a newer version.
 //!
+//! * [`accepted`]: why a Run is or is not accepted.
 //! * [`allocation`]: the nodes of the latest attempt.
 //! * [`queue`]: the place of a waiting Run.
 //! * [`attempt`]: the attempts.
@@ -18,10 +19,12 @@ use crate::conditions::Condition;
 use crate::distribution::RoleName;
 use crate::schema;
 
+pub mod accepted;
 pub mod allocation;
 pub mod attempt;
 pub mod queue;
 
+pub use accepted::AcceptedReason;
 pub use allocation::{AllocatedNode, Allocation, Directive, DirectiveKind, DirectiveReason};
 pub use attempt::{Attempt, AttemptCause, AttemptTotals};
 pub use queue::{Hold, HoldReason, QueueReason, RunQueue};

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use trainyard_api::conditions::RunCondition;
 use trainyard_api::run_status::{
-    AttemptCause, DirectiveKind, DirectiveReason, HoldReason, QueueReason, RunPhase, RunReason,
+    AcceptedReason, AttemptCause, DirectiveKind, DirectiveReason, HoldReason, QueueReason, RunPhase,
+    RunReason,
 };
 
 /// The first cells, without their marks, of the table whose heading begins with `title`.
@@ -45,6 +46,7 @@ fn every_word_of_a_run_is_explained() {
     table!(queue, "directive", DirectiveKind);
     table!(queue, "why", DirectiveReason);
     table!(queue, "condition", RunCondition);
+    table!(queue, "accepted", AcceptedReason);
 }
 
 #[test]

@@ -5,12 +5,8 @@
 //! `trainyard_model` assembles: the operator's own code. What only a cluster can tell is assumed, and each assumption is
 //! printed.
 
-mod acceptance;
 mod json;
-mod sentences;
-mod stand_ins;
 mod text;
-mod world;
 
 use std::path::PathBuf;
 
@@ -18,6 +14,7 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
 use crate::manifest;
+use crate::world::{self, Origin};
 
 /// Show what would be decided for the objects in files, and why, without a cluster.
 ///
@@ -48,12 +45,13 @@ pub struct Plan {
     output: Output,
 }
 
+/// Form of an answer.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Output {
+pub enum Output {
     /// For people.
     #[default]
     Text,
-    /// For programs: the plans as the planner gives them.
+    /// For programs.
     Json,
 }
 
@@ -63,7 +61,7 @@ impl Plan {
         let Self { filename, namespace, now, output } = self;
         let now = now.unwrap_or_else(wall_clock);
         let manifest = manifest::read(&filename, &namespace)?;
-        let world = world::complete(manifest, now)?;
+        let world = world::complete(manifest, now, Origin::Files, None)?;
         match output {
             Output::Text => Ok(text::answer(&world)),
             Output::Json => json::answer(&world),
@@ -72,6 +70,7 @@ impl Plan {
 }
 
 #[allow(clippy::disallowed_methods)] // A command that ends at once has no clock to be passed; tests give --now.
-fn wall_clock() -> Timestamp {
+/// The time.
+pub fn wall_clock() -> Timestamp {
     Timestamp::now()
 }

@@ -147,10 +147,21 @@ impl Operator {
 
 /// The operator that `cargo build` made beside this program.
 pub fn operator_binary() -> Result<PathBuf> {
+    built("trainyard")
+}
+
+/// The kubectl plugin that `cargo build` made beside this program.
+pub fn plugin_binary() -> Result<PathBuf> {
+    built("kubectl-trainyard")
+}
+
+fn built(program: &str) -> Result<PathBuf> {
     let here = std::env::current_exe()?;
     let found =
-        here.ancestors().skip(1).take(2).map(|folder| folder.join("trainyard")).find(|path| path.is_file());
-    found.with_context(|| format!("there is no `trainyard` near {}: run `cargo build`", here.display()))
+        here.ancestors().skip(1).take(2).map(|folder| folder.join(program)).find(|path| path.is_file());
+    found.with_context(|| {
+        format!("there is no `{program}` near {}: run `cargo build -p {program}`", here.display())
+    })
 }
 
 async fn http_get(port: u16, path: &str) -> Result<(u16, String)> {

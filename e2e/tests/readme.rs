@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use trainyard_e2e::controlplane::{ControlPlane, Options, bin_folder, eventually};
-use trainyard_e2e::installation::{CACHE_OF_KUBECTL, Operator, checkout, kubectl_cache};
+use trainyard_e2e::installation::{CACHE_OF_KUBECTL, Operator, checkout, kubectl_cache, plugin_binary};
 
 /// Lines of the README's `sh` blocks, comments cut off.
 fn commands(markdown: &str) -> Vec<String> {
@@ -39,7 +39,10 @@ fn commands(markdown: &str) -> Vec<String> {
 
 /// Runs a command as a person in the checkout would, with the control plane's kubectl and helm first in the path.
 fn shell(plane: &ControlPlane, command: &str) -> Result<String> {
-    let path = format!("{}:{}", bin_folder().display(), std::env::var("PATH").unwrap_or_default());
+    let plugin = plugin_binary()?;
+    let plugins = plugin.parent().context("a program is in a folder")?;
+    let (ours, others) = (bin_folder(), std::env::var("PATH").unwrap_or_default());
+    let path = format!("{}:{}:{others}", ours.display(), plugins.display());
     // What watches goes on for ever; three seconds of it must show something.
     let watches = command.ends_with(" -w");
     let command = if watches { format!("timeout 3 {command} || [ $? = 124 ]") } else { command.to_owned() };

@@ -295,6 +295,38 @@ fn requests(size: &VmSizeFacts) -> BTreeMap<String, Quantity> {
     requests
 }
 
+/// The refusal that the operator recorded in the Cluster's status about what it alone sees: its engine's own objects, and for
+/// whoever may not read the catalogue also sizes and classes.
+pub fn recorded(cluster: &Cluster, catalogue_is_known: bool) -> Option<Refusal> {
+    let is_hidden = |code: ClusterErrorCode| match code {
+        ClusterErrorCode::ProvisioningClassInvalid => true,
+        ClusterErrorCode::VmSizeNotFound
+        | ClusterErrorCode::VmSizeRetired
+        | ClusterErrorCode::VmSizeAmbiguous
+        | ClusterErrorCode::LowPriorityNotSold
+        | ClusterErrorCode::ProvisioningClassNotFound
+        | ClusterErrorCode::NoDefaultProvisioningClass
+        | ClusterErrorCode::ManyDefaultProvisioningClasses
+        | ClusterErrorCode::NamespaceNotAllowed
+        | ClusterErrorCode::VmSizeNotAllowed
+        | ClusterErrorCode::ProvisioningClassChanged => !catalogue_is_known,
+        ClusterErrorCode::NodeLimitReached
+        | ClusterErrorCode::NodeToRemoveNotFound
+        | ClusterErrorCode::StockOut
+        | ClusterErrorCode::QuotaExceeded
+        | ClusterErrorCode::LaunchFailed
+        | ClusterErrorCode::LaunchTimeout
+        | ClusterErrorCode::NodesUnusable
+        | ClusterErrorCode::NodesOccupied
+        | ClusterErrorCode::StrayMachines
+        | ClusterErrorCode::NameTaken
+        | ClusterErrorCode::Unknown => false,
+    };
+    let errors = &cluster.status.as_ref()?.errors;
+    let found = errors.iter().find(|error| is_hidden(error.code))?;
+    Some(Refusal { code: found.code, message: found.message.clone() })
+}
+
 /// Why a Cluster that no longer exists gets no new node.
 pub fn cluster_gone() -> Refusal {
     Refusal {

@@ -6,8 +6,8 @@ use serde::Serialize;
 use trainyard_api::cluster_node::{Engine, VmSizeFacts};
 use trainyard_planner::Plan;
 
-use super::acceptance::Aside;
-use super::world::{Pool, World};
+use crate::world::Aside;
+use crate::world::{Pool, World};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

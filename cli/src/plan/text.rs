@@ -8,10 +8,10 @@ use trainyard_api::Cluster;
 use trainyard_model::catalogue::Resolved;
 use trainyard_planner::{PoolHealth, PoolReport, QueuedRun, RunId, RunReport};
 
-use super::acceptance::Aside;
-use super::sentences::sentence;
-use super::stand_ins::counted;
-use super::world::{Pool, World};
+use crate::sentences::sentence;
+use crate::words::counted;
+use crate::world::Aside;
+use crate::world::{Pool, World};
 
 /// The answer, to be printed.
 pub fn answer(world: &World) -> String {
@@ -61,7 +61,7 @@ fn cluster(text: &mut String, pool: &Pool, assumed_class: Option<&str>, now: Tim
             text,
             "  Scale: {} to {}; an idle node leaves after {} s",
             scale.min_nodes,
-            counted(scale.max_nodes as usize, "node"),
+            counted(i64::from(scale.max_nodes), "node"),
             scale.idle_seconds_before_scale_down
         )?;
     }
@@ -121,7 +121,7 @@ fn resolution(
         text,
         "  Size:  {}: {}, {} of memory",
         size.size_name,
-        counted(size.vcpus as usize, "vcpu"),
+        counted(i64::from(size.vcpus), "vcpu"),
         size.memory.0
     )?;
     for accelerator in &size.accelerators {
@@ -147,7 +147,7 @@ fn state(text: &mut String, pool: &PoolReport) -> fmt::Result {
     let health = pool.health;
     // What blocks it was said a line before.
     let message = if health == PoolHealth::Blocked { "see above" } else { &pool.message };
-    let (current, target) = (pool.current_nodes, counted(pool.target_nodes as usize, "node"));
+    let (current, target) = (pool.current_nodes, counted(pool.target_nodes, "node"));
     write!(
         text,
         "  State: {health:?}: {message}; {current} of {target}; {} queued, {} at work",
@@ -162,7 +162,7 @@ fn state(text: &mut String, pool: &PoolReport) -> fmt::Result {
 fn waiting(text: &mut String, report: &RunReport, run: Option<&QueuedRun>) -> fmt::Result {
     write!(text, "    {}. {}", report.position, report.run)?;
     if let Some(run) = run {
-        write!(text, " ({:?}, {})", run.priority, counted(run.node_count as usize, "node"))?;
+        write!(text, " ({:?}, {})", run.priority, counted(run.node_count, "node"))?;
     }
     writeln!(text, " {:?}: {}", report.reason(), report.message())?;
     match report.estimated_start {

@@ -12,6 +12,7 @@
 mod capacity;
 mod deletion;
 mod elasticity;
+mod explained;
 mod failures;
 mod hostile;
 mod operators;

@@ -1,9 +1,10 @@
 //! Wire objects as the planner sees them.
 //!
 //! [`node`] and [`run`] reduce one object each to what decisions read; they are what the cluster controller caches.
-//! [`assemble`] puts them together into the snapshot of one Cluster.
+//! [`parts`] tells the Clusters of one name apart; [`assemble`] puts everything together into the snapshot of one Cluster.
 
 pub mod node;
+pub mod parts;
 pub mod removals;
 pub mod run;
 

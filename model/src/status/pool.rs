@@ -81,7 +81,7 @@ pub fn cluster_status(
 
 /// A Cluster without a size or class that has no node yet is of no use before somebody acts, whether or not a run waits:
 /// a typing error is said when it is made. One that has nodes goes on with them, and is what the planner says.
-fn health(report: &PoolReport, refusal: Option<&Refusal>) -> (PoolHealth, String) {
+pub fn health(report: &PoolReport, refusal: Option<&Refusal>) -> (PoolHealth, String) {
     match refusal {
         Some(refusal) if report.current_nodes == 0 && report.health != PoolHealth::Deleting => {
             let why = text::because(&refusal.message);

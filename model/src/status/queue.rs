@@ -104,7 +104,8 @@ pub fn wire_hold(hold: &Hold) -> WireHold {
     }
 }
 
-fn wire_reason(reason: WaitReason) -> QueueReason {
+/// The word of status for what a run waits for.
+pub fn wire_reason(reason: WaitReason) -> QueueReason {
     match reason {
         WaitReason::Starting | WaitReason::NodesComing => QueueReason::NodesPreparing,
         WaitReason::CapacityBackoff => QueueReason::CapacityBackoff,

@@ -1,8 +1,7 @@
 //! From the caches to what the planner reads.
 //!
-//! Reads only. One name may stand for several Clusters: the one that exists, and earlier ones (other UIDs) that were
-//! removed by force and left ClusterNodes behind. Each is a [`Scope`] of its own; the earlier ones are planned as being
-//! deleted.
+//! Reads only. One name may stand for several Clusters: the one that exists, and earlier ones that were removed by force and
+//! left ClusterNodes behind. Each is a [`Scope`] of its own; which node and run is whose is the model's to say.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -13,7 +12,12 @@ use trainyard_api::cluster::{Cluster, ClusterErrorCode};
 use trainyard_api::cluster_node::ClusterNode;
 use trainyard_api::names::Finalizer;
 use trainyard_model::catalogue::{self, Refusal, Resolved};
-use trainyard_model::snapshot::{World, assemble, node::LightNode, run::LightRun, run::Standing};
+use trainyard_model::snapshot::{
+    World, assemble,
+    node::LightNode,
+    parts::{Part, is_live, parts},
+    run::LightRun,
+};
 use trainyard_planner::{NodeName, RunId, Snapshot};
 
 use super::caches::entry;
@@ -83,40 +87,21 @@ pub async fn observe(context: &Context, key: &ObjectKey) -> Result<Vec<Scope>, E
     );
     nodes.extend(look_at(context, doubtful).await?);
     let runs = context.memory.newest_runs(context.caches.runs.indexed(&entry), now);
-    let has_live_runs = runs.iter().any(|run| matches!(run.standing(), Standing::Active(_)));
+    let has_live_runs = runs.iter().any(|run| is_live(run));
     let cluster = present_cluster(context, key, &nodes, has_live_runs).await?;
     let present_uid = cluster.as_ref().and_then(|cluster| cluster.metadata.uid.clone());
 
-    let mut by_cluster: BTreeMap<String, Vec<Arc<LightNode>>> = BTreeMap::new();
-    for node in nodes {
-        by_cluster.entry(node.cluster_uid.clone()).or_default().push(node);
-    }
-    let own = present_uid.as_ref().and_then(|uid| by_cluster.remove(uid)).unwrap_or_default();
-
+    let cluster = match cluster {
+        Some(cluster) => Some(with_finalizer(context, cluster).await?),
+        None => None,
+    };
     let mut scopes = Vec::new();
-    let mut taken = HashSet::new();
-    for (_, orphans) in by_cluster {
-        // A run belongs to a past Cluster while its live attempt is on nodes of it.
-        let names: HashSet<&str> = orphans.iter().map(|node| node.name.as_str()).collect();
-        let theirs: Vec<Arc<LightRun>> = runs.iter().filter(|run| is_live_on(run, &names)).cloned().collect();
-        taken.extend(theirs.iter().map(|run| run.id.uid.clone()));
-        scopes.push(scope(context, key, None, orphans, theirs).await);
-    }
-    if let Some(cluster) = cluster {
-        let cluster = with_finalizer(context, cluster).await?;
-        let stays = |run: &Arc<LightRun>| {
-            !taken.contains(&run.id.uid) && tenancy::lets_in(context, &cluster, key, run)
-        };
-        let rest = runs.into_iter().filter(stays).collect();
-        scopes.push(scope(context, key, Some(cluster), own, rest).await);
-    } else if has_live_runs {
-        // Neither Cluster nor nodes are left of what these were allocated; somebody has to tell them.
-        let live = |run: &&Arc<LightRun>| matches!(run.standing(), Standing::Active(_));
-        let rest: Vec<_> =
-            runs.iter().filter(|run| !taken.contains(&run.id.uid)).filter(live).cloned().collect();
-        if !rest.is_empty() {
-            scopes.push(scope(context, key, None, Vec::new(), rest).await);
+    for Part { is_present, nodes, mut runs } in parts(present_uid.as_deref(), nodes, runs) {
+        let cluster = cluster.clone().filter(|_| is_present);
+        if let Some(cluster) = &cluster {
+            runs.retain(|run| tenancy::lets_in(context, cluster, key, run));
         }
+        scopes.push(scope(context, key, cluster, nodes, runs).await);
     }
     if scopes.is_empty() {
         context.memory.cluster_gone(key);
@@ -142,11 +127,6 @@ async fn look_at(context: &Context, doubtful: Vec<Arc<LightNode>>) -> Result<Vec
         }
     }
     Ok(found)
-}
-
-fn is_live_on(run: &LightRun, nodes: &HashSet<&str>) -> bool {
-    matches!(run.standing(), Standing::Active(_))
-        && run.allocation.as_ref().is_some_and(|a| a.nodes.iter().any(|node| nodes.contains(node.as_str())))
 }
 
 /// The Cluster of that name. Nodes and live runs without a Cluster are only believed to be orphans after a live read.

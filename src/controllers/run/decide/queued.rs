@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use trainyard_api::Time;
 use trainyard_api::conditions::{self, ConditionStatus, RunCondition};
 use trainyard_api::names::Finalizer;
-use trainyard_api::run_status::{Attempt, AttemptCause, AttemptTotals, RunPhase, RunReason};
+use trainyard_api::run_status::{AcceptedReason, Attempt, AttemptCause, AttemptTotals, RunPhase, RunReason};
 use trainyard_model::run::acceptance::{self, Unacceptable};
 use trainyard_model::run::{Process, ValidRun, spec_hash};
 
@@ -18,68 +18,6 @@ use crate::resources::pod::{self, Binding, Machine};
 /// are changed by people; ten minutes cost one request for each role, and a person who mends something can touch the Run
 /// to have it looked at now.
 pub const ASK_AGAIN: SignedDuration = SignedDuration::from_mins(10);
-
-/// Why a Run is or is not accepted: reasons of its condition `Accepted`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Accepted {
-    /// The API server would take its pods.
-    DryRun,
-    /// A webhook cannot rehearse; counts as accepted.
-    NotChecked,
-    /// The API server would not.
-    Refused,
-    /// A ResourceQuota is used up.
-    QuotaExceeded,
-    /// An object of a name it needs exists.
-    NameTaken,
-    /// Its spec makes no sense.
-    Invalid,
-    /// Its spec is not the one it was accepted with.
-    SpecChanged,
-    /// A node of its Cluster cannot be shared as it asks.
-    DoesNotFit,
-    /// Its Cluster does not let its namespace in.
-    ClusterNotAllowed,
-    /// Its set-up has just failed, and would fail again at once.
-    SetupFailed,
-}
-
-impl Accepted {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::DryRun => "DryRun",
-            Self::NotChecked => "NotChecked",
-            Self::Refused => "Refused",
-            Self::QuotaExceeded => "QuotaExceeded",
-            Self::NameTaken => "NameTaken",
-            Self::Invalid => "Invalid",
-            Self::SpecChanged => "SpecChanged",
-            Self::DoesNotFit => "DoesNotFit",
-            Self::ClusterNotAllowed => "ClusterNotAllowed",
-            Self::SetupFailed => "SetupFailed",
-        }
-    }
-
-    /// Whether only asking the API server again can change it.
-    fn is_of_the_api_server(reason: &str) -> bool {
-        [Self::Refused, Self::QuotaExceeded, Self::NameTaken].iter().any(|one| one.as_str() == reason)
-    }
-
-    const fn run_reason(self) -> RunReason {
-        match self {
-            Self::SpecChanged => RunReason::SpecChanged,
-            Self::DoesNotFit => RunReason::DoesNotFit,
-            Self::ClusterNotAllowed => RunReason::ClusterNotAllowed,
-            Self::SetupFailed => RunReason::RetryUser,
-            Self::DryRun
-            | Self::NotChecked
-            | Self::Refused
-            | Self::QuotaExceeded
-            | Self::NameTaken
-            | Self::Invalid => RunReason::NotAccepted,
-        }
-    }
-}
 
 /// Decides for a Run of which no attempt is live and all pods are gone.
 pub fn go_on(case: &Case<'_>, mut draft: Draft) -> Decision {
@@ -123,7 +61,7 @@ pub fn go_on(case: &Case<'_>, mut draft: Draft) -> Decision {
             if last.cause == Some(AttemptCause::NamespaceQuota)
                 && draft.status.phase != Some(RunPhase::Queued)
             {
-                refuse(&mut draft, Accepted::QuotaExceeded, &said);
+                refuse(&mut draft, AcceptedReason::QuotaExceeded, &said);
                 return draft.write();
             }
             return queue(case, draft, reason, &said);
@@ -215,11 +153,11 @@ fn queue(case: &Case<'_>, mut draft: Draft, reason: RunReason, said: &str) -> De
         Err(fault) => {
             let text = fault.to_string();
             match &fault {
-                Unacceptable::Invalid(_) => refuse(&mut draft, Accepted::Invalid, &text),
-                Unacceptable::SpecChanged => refuse(&mut draft, Accepted::SpecChanged, &text),
-                Unacceptable::DoesNotFit(_) => refuse(&mut draft, Accepted::DoesNotFit, &text),
+                Unacceptable::Invalid(_) => refuse(&mut draft, AcceptedReason::Invalid, &text),
+                Unacceptable::SpecChanged => refuse(&mut draft, AcceptedReason::SpecChanged, &text),
+                Unacceptable::DoesNotFit(_) => refuse(&mut draft, AcceptedReason::DoesNotFit, &text),
                 Unacceptable::ClusterNotAllowed { .. } => {
-                    refuse(&mut draft, Accepted::ClusterNotAllowed, &text);
+                    refuse(&mut draft, AcceptedReason::ClusterNotAllowed, &text);
                 }
                 Unacceptable::ClusterNotFound { .. } | Unacceptable::NotChecked { .. } => {
                     draft.set_phase(RunPhase::Queued, fault.reason(), text);
@@ -230,7 +168,7 @@ fn queue(case: &Case<'_>, mut draft: Draft, reason: RunReason, said: &str) -> De
     };
     if let Some(when) = rest_after_setup(draft.status.attempts.iter().rev()).filter(|when| case.now < *when) {
         let text = format!("its set-up failed ({said}); tried again after {when}, or create another Run now");
-        refuse(&mut draft, Accepted::SetupFailed, &text);
+        refuse(&mut draft, AcceptedReason::SetupFailed, &text);
         return draft.write_or_wait(Some(when));
     }
     if let Some(leftover) = case.strangers.first() {
@@ -264,17 +202,22 @@ fn rehearse(case: &Case<'_>, run: &ValidRun, mut draft: Draft, reason: RunReason
     let looked_at_this = draft.status.observed_generation == case.run.metadata.generation;
     match (&stored, &case.seen.rehearsal) {
         (_, Some(Rehearsal::Taken)) => {
-            draft.set_condition(RunCondition::Accepted, ConditionStatus::True, Accepted::DryRun.as_str(), "");
+            draft.set_condition(
+                RunCondition::Accepted,
+                ConditionStatus::True,
+                AcceptedReason::DryRun.as_str(),
+                "",
+            );
         }
         (_, Some(Rehearsal::CannotTell(message))) => {
-            let reason = Accepted::NotChecked.as_str();
+            let reason = AcceptedReason::NotChecked.as_str();
             draft.set_condition(RunCondition::Accepted, ConditionStatus::Unknown, reason, message);
         }
         (_, Some(Rehearsal::Refused(refusal))) => {
             let why = match refusal.why {
-                Refused::Quota => Accepted::QuotaExceeded,
-                Refused::NameTaken => Accepted::NameTaken,
-                Refused::Policy | Refused::NamespaceTerminating => Accepted::Refused,
+                Refused::Quota => AcceptedReason::QuotaExceeded,
+                Refused::NameTaken => AcceptedReason::NameTaken,
+                Refused::Policy | Refused::NamespaceTerminating => AcceptedReason::Refused,
             };
             let text = format!("pod {} would be refused: {}", refusal.name, refusal.message);
             refuse(&mut draft, why, &text);
@@ -282,7 +225,7 @@ fn rehearse(case: &Case<'_>, run: &ValidRun, mut draft: Draft, reason: RunReason
         }
         (Some(stored), None) if stored.status != ConditionStatus::False => {}
         (Some(stored), None)
-            if Accepted::is_of_the_api_server(&stored.reason)
+            if is_of_the_api_server(&stored.reason)
                 && looked_at_this
                 && asked_again_at.is_some_and(|when| case.now < when) =>
         {
@@ -292,7 +235,12 @@ fn rehearse(case: &Case<'_>, run: &ValidRun, mut draft: Draft, reason: RunReason
             if !has_finalizer(case) {
                 return Decision::steps(vec![Step::AddRunFinalizer]);
             }
-            draft.set_condition(RunCondition::Accepted, ConditionStatus::True, Accepted::DryRun.as_str(), "");
+            draft.set_condition(
+                RunCondition::Accepted,
+                ConditionStatus::True,
+                AcceptedReason::DryRun.as_str(),
+                "",
+            );
         }
         (_, None) => return ask(case, run),
     }
@@ -336,7 +284,12 @@ fn has_finalizer(case: &Case<'_>) -> bool {
     case.run.metadata.finalizers.iter().flatten().any(|one| one == Finalizer::Run.as_str())
 }
 
-fn refuse(draft: &mut Draft, why: Accepted, message: &str) {
+/// Whether a stored reason is one that only asking the API server again can change.
+fn is_of_the_api_server(stored: &str) -> bool {
+    AcceptedReason::ALL.iter().any(|reason| reason.as_str() == stored && reason.is_of_the_api_server())
+}
+
+fn refuse(draft: &mut Draft, why: AcceptedReason, message: &str) {
     let was = conditions::find(&draft.status.conditions, RunCondition::Accepted);
     if was.is_none_or(|was| was.status != ConditionStatus::False || was.reason != why.as_str()) {
         draft.notices.push(Notice::not_accepted(message));

@@ -12,12 +12,12 @@ use trainyard_api::capacity::Capacity;
 use trainyard_api::cluster_node::ClusterNode;
 use trainyard_api::conditions::{self, Condition, ConditionStatus, RunCondition};
 use trainyard_api::run::Run;
-use trainyard_api::run_status::{RunPhase, RunStatus};
+use trainyard_api::run_status::{RunPhase, RunReason, RunStatus};
 use trainyard_api::{Cluster, VmSize};
 use trainyard_model::run::ValidRun;
 use trainyard_model::run::acceptance::{self, Unacceptable};
 
-use super::world::key_of;
+use super::key_of_object;
 
 /// A run that neither waits nor holds anything, and why.
 #[derive(Clone, Debug, Serialize)]
@@ -49,6 +49,8 @@ pub enum AsideReason {
     Cancelled,
     /// It is being deleted.
     Deleting,
+    /// The operator has not looked at it yet.
+    NotLookedAt,
     /// Its phase is one in which it does not wait.
     Phase,
 }
@@ -86,7 +88,7 @@ pub fn judge(
             continue;
         }
         if let Some((reason, message)) = refusal(&run, pool) {
-            let run = key_of(run.metadata.namespace.as_ref(), run.metadata.name.as_ref());
+            let run = key_of_object(&run.metadata);
             judged.aside.push(Aside { run, reason, message });
             continue;
         }
@@ -140,7 +142,7 @@ fn of_size(cluster: &Cluster, sizes: &[&VmSize]) -> Option<Capacity> {
 /// A run that names no Cluster of the files.
 pub fn homeless(run: &Run) -> Aside {
     Aside {
-        run: key_of(run.metadata.namespace.as_ref(), run.metadata.name.as_ref()),
+        run: key_of_object(&run.metadata),
         reason: AsideReason::ClusterNotFound,
         message: acceptance::cluster_not_found(run).to_string(),
     }
@@ -159,9 +161,19 @@ pub fn why_aside(run: &Run) -> Aside {
         (AsideReason::Suspended, "it is suspended: set spec.suspend to false to queue it".to_owned())
     } else if let Some(condition) = refused {
         (AsideReason::NotAccepted, condition.message.clone())
+    } else if !was_looked_at(run.status.as_ref()) && status.message.is_none() {
+        (AsideReason::NotLookedAt, "trainyard has not looked at it yet".to_owned())
     } else {
         let phase = status.phase.unwrap_or_default();
-        (AsideReason::Phase, format!("it is in phase {phase} and has nothing to wait for"))
+        let idle = || format!("it is in phase {phase} and has nothing to wait for");
+        let is_said =
+            phase == RunPhase::Queued && !conditions::is_true(&status.conditions, RunCondition::Accepted);
+        let reason = match status.reason {
+            Some(RunReason::ClusterNotAllowed) => AsideReason::ClusterNotAllowed,
+            Some(RunReason::NotChecked) => AsideReason::NotChecked,
+            _ => AsideReason::Phase,
+        };
+        (reason, status.message.filter(|_| is_said).unwrap_or_else(idle))
     };
-    Aside { run: key_of(run.metadata.namespace.as_ref(), run.metadata.name.as_ref()), reason, message }
+    Aside { run: key_of_object(&run.metadata), reason, message }
 }

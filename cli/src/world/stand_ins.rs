@@ -7,8 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use trainyard_api::names::annotations;
 use trainyard_api::placement::NodeClassRef;
-use trainyard_api::provisioning_class::{KarpenterEngine, ProvisioningClassSpec};
+use trainyard_api::provisioning_class::{KarpenterEngine, Placement, PlacementMode, ProvisioningClassSpec};
 use trainyard_api::{Cluster, ClusterNode, ProvisioningClass, Time};
+
+use crate::words::counted;
 
 /// The name of a class that nobody gave and no Cluster names.
 const ASSUMED_CLASS: &str = "default";
@@ -93,22 +95,7 @@ impl StandIns {
             (Some(name), 1) => name.clone(),
             _ => ASSUMED_CLASS.to_owned(),
         };
-        let mut class = ProvisioningClass::new(
-            &name,
-            ProvisioningClassSpec {
-                karpenter: Some(KarpenterEngine {
-                    node_class_ref: NodeClassRef {
-                        group: "karpenter.sh".to_owned(),
-                        kind: "NodeClass".to_owned(),
-                        name: "default".to_owned(),
-                    },
-                    ..KarpenterEngine::default()
-                }),
-                ..ProvisioningClassSpec::default()
-            },
-        );
-        class.metadata.annotations =
-            Some(BTreeMap::from([(annotations::IS_DEFAULT_CLASS.to_owned(), "true".to_owned())]));
+        let mut class = assumed(&name, PlacementMode::Any, Vec::new());
         self.of_object(&mut class.metadata);
         self.class = Some(name);
         classes.push(class);
@@ -126,20 +113,20 @@ impl StandIns {
         if self.names > 0 {
             said.push(format!(
                 "{} with generateName and no name got names made up here.",
-                counted(self.names as usize, "Run")
+                counted(i64::from(self.names), "Run")
             ));
         }
         if self.runs_created > 0 {
             said.push(format!(
                 "{} without creationTimestamp {} taken as created now, in the order of the files.",
-                counted(self.runs_created as usize, "Run"),
+                counted(i64::from(self.runs_created), "Run"),
                 if self.runs_created == 1 { "is" } else { "are" }
             ));
         }
         if self.accepted > 0 {
             said.push(format!(
                 "{} without status {} taken as accepted: whether the API server takes the pods, only it can say.",
-                counted(self.accepted, "Run"),
+                counted(self.accepted as i64, "Run"),
                 if self.accepted == 1 { "is" } else { "are" }
             ));
         }
@@ -151,7 +138,34 @@ impl StandIns {
     }
 }
 
-/// `1 Run`, `2 Runs`.
-pub fn counted(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+/// The class that a Cluster of a cluster with an operator uses, when classes may not be read: of the name it gives or
+/// remembers, in the zone it is bound to. That its engine makes machines is the operator's to deny.
+pub fn class_of(cluster: &Cluster) -> ProvisioningClass {
+    let status = cluster.status.as_ref();
+    let recorded = status.and_then(|status| status.provisioning_class.as_ref()).map(|class| &class.name);
+    let name = cluster.spec.provisioning_class.as_ref().or(recorded).map_or(ASSUMED_CLASS, String::as_str);
+    let zones: Vec<String> = status.and_then(|status| status.zone.clone()).into_iter().collect();
+    let mode = if zones.is_empty() { PlacementMode::Any } else { PlacementMode::SameZone };
+    assumed(name, mode, zones)
+}
+
+fn assumed(name: &str, mode: PlacementMode, zones: Vec<String>) -> ProvisioningClass {
+    let mut class = ProvisioningClass::new(
+        name,
+        ProvisioningClassSpec {
+            karpenter: Some(KarpenterEngine {
+                node_class_ref: NodeClassRef {
+                    group: "karpenter.sh".to_owned(),
+                    kind: "NodeClass".to_owned(),
+                    name: "default".to_owned(),
+                },
+                ..KarpenterEngine::default()
+            }),
+            placement: Placement { mode, zones },
+            ..ProvisioningClassSpec::default()
+        },
+    );
+    class.metadata.annotations =
+        Some(BTreeMap::from([(annotations::IS_DEFAULT_CLASS.to_owned(), "true".to_owned())]));
+    class
 }

@@ -2,6 +2,8 @@
 
 use trainyard_planner::{Action, DirectiveKind, DirectiveReason, DropBasis, NodeName, RetireReason};
 
+use crate::words::ordinal;
+
 /// What would be done, without a full stop.
 pub fn sentence(action: &Action) -> String {
     match action {
@@ -49,7 +51,8 @@ fn listed(nodes: &[NodeName]) -> String {
     names.join(", ")
 }
 
-fn retired(reason: RetireReason) -> &'static str {
+/// Why a node shall leave.
+pub fn retired(reason: RetireReason) -> &'static str {
     match reason {
         RetireReason::Idle => "it idled longer than idleSecondsBeforeScaleDown",
         RetireReason::ScaleDown => "there are more nodes than maxNodes",
@@ -74,14 +77,4 @@ fn ordered(reason: DirectiveReason) -> &'static str {
         DirectiveReason::NodeRemoved => "somebody wants a node of it gone now",
         DirectiveReason::MaxNodesLowered => "maxNodes was lowered below what runs",
     }
-}
-
-fn ordinal(count: i64) -> String {
-    let ending = match (count % 10, count % 100) {
-        (1, tens) if tens != 11 => "st",
-        (2, tens) if tens != 12 => "nd",
-        (3, tens) if tens != 13 => "rd",
-        _ => "th",
-    };
-    format!("{count}{ending}")
 }
