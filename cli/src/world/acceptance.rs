@@ -74,8 +74,14 @@ pub fn judge(
     labels: &dyn Fn(&str) -> BTreeMap<String, String>,
     now: Timestamp,
 ) -> Judged {
-    let remembered = || cluster.status.as_ref()?.node_capacity.clone();
-    let capacity = of_nodes(nodes).or_else(remembered).or_else(|| of_size(cluster, sizes));
+    let without_nodes = || {
+        let remembered = cluster.status.as_ref().and_then(|status| status.node_capacity.clone());
+        match (remembered, of_size(cluster, sizes)) {
+            (Some(remembered), Some(promised)) => Some(acceptance::believed(&remembered, &promised)),
+            (remembered, promised) => remembered.or(promised),
+        }
+    };
+    let capacity = of_nodes(nodes).or_else(without_nodes);
     let pool = capacity.as_ref().map_or(acceptance::Pool::OfUnknownSize, acceptance::Pool::Of);
     let mut judged = Judged { runs: Vec::new(), aside: Vec::new(), assumed: 0 };
     let own = cluster.metadata.namespace.clone().unwrap_or_default();

@@ -66,7 +66,12 @@ pub fn left_for_runs(node: &NodeFacts, daemons: &[Arc<Daemon>]) -> Allocatable {
     let mut left = node.allocatable.clone();
     let here = daemons
         .iter()
-        .filter(|daemon| daemon.selects(node) && node.taints.iter().all(|taint| daemon.tolerates(taint)));
+        .filter(|daemon| daemon.selects(node) && node.taints.iter().all(|taint| daemon.tolerates(taint)))
+        // One that asks for more than the Node has is never placed there, and takes nothing.
+        .filter(|daemon| {
+            daemon.requests.cpu_millis <= node.allocatable.cpu_millis
+                && daemon.requests.memory_bytes <= node.allocatable.memory_bytes
+        });
     for daemon in here {
         left.cpu_millis = (left.cpu_millis - daemon.requests.cpu_millis).max(0);
         left.pods = (left.pods - daemon.requests.pods).max(0);
@@ -185,7 +190,7 @@ fn amounts(quantities: Option<&BTreeMap<String, Quantity>>) -> Allocatable {
 }
 
 fn plus(a: &Allocatable, b: &Allocatable) -> Allocatable {
-    combined(a, b, |a, b| a + b)
+    combined(a, b, i64::saturating_add)
 }
 
 fn max(a: &Allocatable, b: &Allocatable) -> Allocatable {

@@ -127,6 +127,15 @@ pub fn smallest<T>(machines: impl IntoIterator<Item = T>, capacity: impl Fn(&T) 
     })
 }
 
+/// What was last measured of nodes that are gone, unless it is less than half of what their size promises: that was an
+/// accident of its day (a DaemonSet that took it all), and to believe it would keep the Cluster from ever measuring again.
+pub fn believed(remembered: &Capacity, promised: &Capacity) -> Capacity {
+    let is_plausible = |found: i64, promised: i64| found.saturating_mul(2) >= promised;
+    let plausible = is_plausible(remembered.cpu_millis, promised.cpu_millis)
+        && is_plausible(remembered.memory_bytes, promised.memory_bytes);
+    if plausible { remembered.clone() } else { promised.clone() }
+}
+
 /// What a kubelet takes unless it is told otherwise.
 const PODS_OF_A_KUBELET: i64 = 110;
 
@@ -257,6 +266,15 @@ mod tests {
         let machines = [with(16), with(15), Capacity { cpu_millis: 1, ..with(17) }];
         assert_eq!(smallest(&machines, |one| one), Some(&machines[1]));
         assert_eq!(smallest([], |one: &Capacity| one), None);
+    }
+
+    #[test]
+    fn a_measurement_of_next_to_nothing_is_not_believed_for_ever() {
+        let promised = machine(4);
+        let usual = Capacity { cpu_millis: 7000, ..machine(4) };
+        let absurd = Capacity { cpu_millis: 0, ..machine(4) };
+        assert_eq!(believed(&usual, &promised), usual);
+        assert_eq!(believed(&absurd, &promised), promised);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use trainyard_planner::{
 };
 
 use crate::catalogue::{Refusal, Resolved};
+use crate::run::acceptance;
 use node::LightNode;
 use run::{LightRun, Standing};
 
@@ -79,8 +80,15 @@ pub fn assemble(world: &World<'_>) -> Snapshot {
 fn node_capacity(world: &World<'_>) -> Capacity {
     let remembered = world.cluster.and_then(|cluster| cluster.status.as_ref()?.node_capacity.as_ref());
     measured_capacity(world.nodes.iter().filter_map(|node| node.measured.as_ref()))
-        .or_else(|| remembered.map(node::planner_capacity))
-        .or_else(|| world.catalogue.ok().map(|resolved| node::promised(&resolved.size)))
+        .or_else(|| match (remembered, world.catalogue.ok()) {
+            (Some(remembered), Some(Resolved { size, .. })) => {
+                let promised = acceptance::promised(size.vcpus, &size.memory, &size.accelerators);
+                Some(node::planner_capacity(&acceptance::believed(remembered, &promised)))
+            }
+            (Some(remembered), None) => Some(node::planner_capacity(remembered)),
+            (None, Some(resolved)) => Some(node::promised(&resolved.size)),
+            (None, None) => None,
+        })
         .or_else(|| world.nodes.first().map(|node| node.promised.clone()))
         .unwrap_or_default()
 }

@@ -51,11 +51,14 @@ pub fn nodes_elsewhere(context: &Context, key: &ObjectKey, resolved: &Resolved, 
         return 0;
     }
     let others = context.caches.clusters.filter(|other| {
-        let class = other.status.as_ref().and_then(|status| status.provisioning_class.as_ref());
         let other = ObjectKey::of(other);
-        other.namespace == key.namespace
-            && other.name != key.name
-            && class.is_some_and(|class| class.name == resolved.class.name)
+        other.namespace == key.namespace && other.name != key.name
+    });
+    // A class that was recorded a moment ago counts, though no watch has shown it yet: nodes are asked for right after.
+    let others = others.into_iter().map(|other| context.memory.newest_cluster(other, now));
+    let others = others.filter(|other| {
+        let class = other.status.as_ref().and_then(|status| status.provisioning_class.as_ref());
+        class.is_some_and(|class| class.name == resolved.class.name)
     });
     let nodes_of = |other: Arc<Cluster>| {
         let other = ObjectKey::of(&*other);
@@ -67,5 +70,5 @@ pub fn nodes_elsewhere(context: &Context, key: &ObjectKey, resolved: &Resolved, 
         let all = newest.nodes.into_iter().chain(newest.doubtful);
         all.filter(|node| node.machine != Machine::Gone).count() as i64
     };
-    others.into_iter().map(nodes_of).sum()
+    others.map(nodes_of).sum()
 }

@@ -301,10 +301,12 @@ fn pool_of(caches: &Caches, key: &ObjectKey, run: &Run) -> Option<Pool> {
     };
     Some(Pool {
         cluster: Some(cluster.id.clone()),
-        capacity: smallest
-            .map(|node| node.capacity.clone())
-            .or(cluster.node_capacity.clone())
-            .or_else(by_size),
+        capacity: smallest.map(|node| node.capacity.clone()).or_else(|| {
+            match (&cluster.node_capacity, by_size()) {
+                (Some(remembered), Some(promised)) => Some(acceptance::believed(remembered, &promised)),
+                (remembered, promised) => remembered.clone().or(promised),
+            }
+        }),
         taint: smallest.map(|node| node.taint.clone()),
         tolerations: smallest.map(|node| node.tolerations.clone()).unwrap_or_default(),
     })

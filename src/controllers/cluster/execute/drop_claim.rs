@@ -176,7 +176,17 @@ fn has_pods_gone(run: &LightRun, attempt: i64) -> bool {
 async fn has_no_live_pod(context: &Context, run: &RunId, node: &LightNode) -> Result<bool, Error> {
     let api: Api<Pod> = Api::namespaced(context.client.clone(), &run.namespace);
     let pods = read::list(&api, &Selection::all().labels(format!("{}={}", labels::RUN_UID, run.uid))).await?;
-    Ok(!pods.iter().any(|pod| is_live_on(pod, node)))
+    Ok(!pods.iter().any(|pod| is_live_on(pod, node) && may_come_to(pod, node, run)))
+}
+
+/// Whether a pod of a vanished run is on that node, or may yet be: one that is bound nowhere only if the Run owned it, and
+/// then the garbage collector deletes it. A label alone holds no machine, or anybody's pod that waits for ever would.
+fn may_come_to(pod: &Pod, node: &LightNode, run: &RunId) -> bool {
+    if let Some(bound) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) {
+        return node.node.as_ref().is_some_and(|(name, _)| name == bound);
+    }
+    let mut owners = pod.metadata.owner_references.iter().flatten();
+    pod.metadata.deletion_timestamp.is_none() && owners.any(|owner| owner.uid == run.uid)
 }
 
 /// A pod that may still start or run. One on a lost node counts as gone; its machine is destroyed, not reused.
