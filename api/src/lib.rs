@@ -40,6 +40,7 @@ pub mod provisioning_class;
 pub mod resources_per_node;
 pub mod run;
 pub mod run_status;
+pub mod scale;
 pub mod schema;
 pub mod shipped;
 pub mod tenancy;

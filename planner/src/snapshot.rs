@@ -3,11 +3,15 @@
 //! Filled by the cluster controller from its caches, or by `kubectl trainyard plan` from files. It may be stale: the plan
 //! must be safe when it is, because every action carries what it relied on and is checked when it is carried out.
 
+mod policy;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::Capacity;
 use crate::identity::{NodeName, RunId, Zone};
+
+pub use policy::{Deallocation, Policy, PoolHold};
 
 /// One Cluster, its nodes and its runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,65 +41,6 @@ pub struct Snapshot {
     pub removals: Vec<Removal>,
     /// The zone all nodes are in, from `Cluster.status.zone`; only with [`Placement::SameZone`].
     pub zone: Option<Zone>,
-}
-
-/// The Cluster's specification, resolved.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Policy {
-    /// `scale.minNodes`.
-    pub min_nodes: i64,
-    /// `scale.maxNodes`.
-    pub max_nodes: i64,
-    /// `scale.idleSecondsBeforeScaleDown`.
-    pub idle_timeout: SignedDuration,
-    /// What one new node of this size will have for runs, as far as is known before it exists.
-    pub node_capacity: Capacity,
-    /// Where nodes may be placed.
-    #[serde(default)]
-    pub placement: Placement,
-    /// Why no new node can be asked for at all (class missing, size unknown, ...). Existing nodes go on working.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub growth_blocked: Option<GrowthBlock>,
-    /// Why `max_nodes` is less than the user wrote, when it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_limited: Option<GrowthBlock>,
-    /// `scale.initialNodes`: so many are asked for once, and each is kept until it has been ready.
-    #[serde(default)]
-    pub initial_nodes: i64,
-    /// The highest ordinal when they had been asked for, from `Cluster.status.initialNodesLastOrdinal`; absent before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub initial_last_ordinal: Option<i64>,
-    /// `scale.deallocation`.
-    #[serde(default)]
-    pub deallocation: Deallocation,
-    /// `hold`.
-    #[serde(default)]
-    pub hold: PoolHold,
-}
-
-/// What becomes of runs on nodes above a maximum that was lowered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Deallocation {
-    /// They run on; their nodes leave when they are done.
-    #[default]
-    WaitForRunCompletion,
-    /// As many as must be are stopped and queued again at their old place.
-    Requeue,
-    /// As many as must be are stopped for good.
-    Terminate,
-}
-
-/// What a Cluster does not do for now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PoolHold {
-    /// Nothing is held back.
-    #[default]
-    None,
-    /// No run is started; nodes come for the minimum and leave as ever.
-    NoNewRuns,
-    /// No run is started, no node asked for, and no node given back that could still serve.
-    Freeze,
 }
 
 /// A node that somebody wants gone now, whatever runs on it.
