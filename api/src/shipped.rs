@@ -5,7 +5,10 @@
 use crate::VmSize;
 
 /// File name and text of each file of `deploy/vmsizes`.
-pub const FILES: [(&str, &str); 7] = [
+pub const FILES: [(&str, &str); 13] = [
+    ("aws-g.yaml", include_str!("../../deploy/vmsizes/aws-g.yaml")),
+    ("aws-p.yaml", include_str!("../../deploy/vmsizes/aws-p.yaml")),
+    ("aws-retired.yaml", include_str!("../../deploy/vmsizes/aws-retired.yaml")),
     ("azure-d.yaml", include_str!("../../deploy/vmsizes/azure-d.yaml")),
     ("azure-e.yaml", include_str!("../../deploy/vmsizes/azure-e.yaml")),
     ("azure-f.yaml", include_str!("../../deploy/vmsizes/azure-f.yaml")),
@@ -13,6 +16,9 @@ pub const FILES: [(&str, &str); 7] = [
     ("azure-nd.yaml", include_str!("../../deploy/vmsizes/azure-nd.yaml")),
     ("azure-nv.yaml", include_str!("../../deploy/vmsizes/azure-nv.yaml")),
     ("azure-retired.yaml", include_str!("../../deploy/vmsizes/azure-retired.yaml")),
+    ("gcp-a2.yaml", include_str!("../../deploy/vmsizes/gcp-a2.yaml")),
+    ("gcp-a3.yaml", include_str!("../../deploy/vmsizes/gcp-a3.yaml")),
+    ("gcp-g2.yaml", include_str!("../../deploy/vmsizes/gcp-g2.yaml")),
 ];
 
 /// The VmSizes that come with trainyard.

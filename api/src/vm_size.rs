@@ -1,4 +1,5 @@
-//! `VmSize`: facts about a size of machine. Shipped for Azure's sizes; an administrator may add others.
+//! `VmSize`: facts about a size of machine. Shipped for the sizes of Azure, and for those with accelerators of AWS and Google
+//! Cloud; an administrator may add others.
 
 use std::collections::BTreeMap;
 
@@ -37,8 +38,8 @@ pub const SIZE_NAME_PATTERN: &str = "^[A-Za-z][-A-Za-z0-9_.]*$";
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VmSizeSpec {
-    /// The name as the cloud writes it, `Standard_NC6s_v3`: this text is sent to the engine. Clusters may write it in
-    /// any case.
+    /// The name as the cloud writes it, `Standard_NC6s_v3` or `p4d.24xlarge`: this text is sent to the engine. Clusters
+    /// may write it in any case.
     #[schemars(length(min = 1, max = 63), regex(pattern = SIZE_NAME_PATTERN))]
     pub size_name: String,
     /// Other names that mean this size, in any case. No two VmSizes may claim one name.
@@ -49,7 +50,7 @@ pub struct VmSizeSpec {
         extend("x-kubernetes-list-type" = "set")
     )]
     pub aliases: Vec<String>,
-    /// The cloud's family, for which it counts quota: `standardNCSv3Family`.
+    /// The cloud's family, for which it counts quota in vCPUs: `standardNCSv3Family`, `G and VT`, `A3`.
     #[schemars(length(min = 1, max = 63))]
     pub family: String,
     /// Virtual cpus of the machine.
@@ -125,7 +126,8 @@ pub struct VmSizeStatus {
     pub observed_generation: Option<i64>,
 }
 
-/// The object name of a size: its name in lower case with dashes, `standard-nc6s-v3`.
+/// The object name of a size: its name in lower case with dashes for underscores, `standard-nc6s-v3`. A dot stays, as in
+/// `p4d.24xlarge`: object names may have them.
 pub fn object_name(size_name: &str) -> String {
     size_name.to_ascii_lowercase().replace('_', "-")
 }
