@@ -145,7 +145,7 @@ fn start(context: &Context, tasks: &mut Tasks) {
         clock: clock.clone(),
         metrics: metrics.clone(),
         readiness: readiness.clone(),
-        events,
+        events: events.clone(),
         concurrency: settings.concurrency(ControllerName::Run),
         tasks,
     });
@@ -154,6 +154,7 @@ fn start(context: &Context, tasks: &mut Tasks) {
         clock: clock.clone(),
         metrics: metrics.clone(),
         readiness: readiness.clone(),
+        events,
         concurrency: settings.concurrency(ControllerName::Experiment),
         tasks,
     });

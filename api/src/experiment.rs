@@ -4,6 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::retention::Retention;
 use crate::schema;
 
 /// A named group of Runs.
@@ -33,6 +34,9 @@ pub struct ExperimentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::message")]
     pub description: Option<String>,
+    /// Which of its finished Runs are kept; absent, all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
 }
 
 /// What is known of an Experiment's Runs.

@@ -8,6 +8,7 @@
 //! | [`cluster_node`] | `ClusterNode`: one machine of a Cluster |
 //! | [`experiment`] | `Experiment`: a named group of Runs |
 //! | [`run`], [`run_status`] | `Run`: one training job, and what is answered about it |
+//! | [`retention`] | what is kept of finished Runs and their pods |
 //! | [`distribution`] | how the processes of a Run find each other |
 //! | [`provisioning_class`] | `ProvisioningClass`: which engine makes machines |
 //! | [`vm_size`] | `VmSize`: facts about a size |
@@ -38,6 +39,7 @@ pub mod placement;
 pub mod pod_template;
 pub mod provisioning_class;
 pub mod resources_per_node;
+pub mod retention;
 pub mod run;
 pub mod run_status;
 pub mod scale;

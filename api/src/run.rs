@@ -1,8 +1,8 @@
 //! `Run`: one training job on nodes of one Cluster. This file has what the user writes; [`crate::run_status`] what
 //! trainyard answers.
 //!
-//! All of `spec` but `priority`, `suspend` and `cancel` is fixed at creation: an attempt that is started again must be
-//! the same training.
+//! All of `spec` but `priority`, `suspend`, `cancel` and `ttlAfterFinished` is fixed at creation: an attempt that is
+//! started again must be the same training.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +16,7 @@ use crate::duration::Duration;
 use crate::names;
 use crate::pod_template::{ContainerSecurityContext, PodTemplate};
 use crate::resources_per_node::ResourcesPerNode;
+use crate::retention::CleanPodPolicy;
 use crate::run_status::RunStatus;
 use crate::schema;
 use crate::variables;
@@ -23,7 +24,8 @@ use crate::variables;
 /// Most nodes of one Run.
 pub const MAX_NODES: i32 = 1000;
 
-const INSTEAD: &str = "only priority, suspend and cancel can be changed; create another Run";
+const INSTEAD: &str =
+    "only priority, suspend, cancel and ttlAfterFinished can be changed; create another Run";
 
 /// One training job on nodes of one Cluster.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,6 +63,8 @@ const INSTEAD: &str = "only priority, suspend and cancel can be changed; create 
     validation = schema::stays("distribution", INSTEAD),
     validation = schema::stays("podTemplate", INSTEAD),
     validation = schema::stays("resourcesPerNode", INSTEAD),
+    validation = schema::stays("maxTotalTime", INSTEAD),
+    validation = schema::stays("queueDeadline", INSTEAD),
     validation = schema::at_creation(parameter_servers_fit()),
     validation = schema::at_creation(every_node_has_a_process()),
     validation = schema::at_creation(processes_fit()),
@@ -127,6 +131,14 @@ pub struct RunSpec {
         validation = schema::at_creation(schema::between("1s", "87600h"))
     )]
     pub max_wall_clock_time: Duration,
+    /// Longest time of all attempts together, each from its launch to its recorded end: from 1s to 87600h. Waiting and
+    /// being suspended do not count. Absent, no limit. Cannot be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(
+        validation = schema::fixed("maxTotalTime", INSTEAD),
+        validation = schema::at_creation(schema::between("1s", "87600h"))
+    )]
+    pub max_total_time: Option<Duration>,
     /// How often it is tried again. Cannot be changed.
     #[serde(default)]
     #[x_kube(validation = schema::fixed("retries", INSTEAD))]
@@ -139,6 +151,23 @@ pub struct RunSpec {
         validation = schema::at_creation(schema::between("1s", "87600h"))
     )]
     pub gang_timeout: Duration,
+    /// Longest time in phase Queued at a stretch, from `status.queuedTime`: from 1s to 87600h; then it ends as Failed.
+    /// Absent, it waits as long as it takes. Cannot be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(
+        validation = schema::fixed("queueDeadline", INSTEAD),
+        validation = schema::at_creation(schema::between("1s", "87600h"))
+    )]
+    pub queue_deadline: Option<Duration>,
+    /// Which of its pods are deleted when an attempt is over. Cannot be changed.
+    #[serde(default)]
+    #[x_kube(validation = schema::fixed("cleanPodPolicy", INSTEAD))]
+    pub clean_pod_policy: CleanPodPolicy,
+    /// So long after its end its pods and its Service are deleted, the Run itself is not: from 0s to 87600h. Absent, they
+    /// stay. May be changed or taken out at any time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = schema::between("0s", "87600h"))]
+    pub ttl_after_finished: Option<Duration>,
     /// True stops the attempt, or keeps it from starting, until false again. It keeps its place and costs no retry.
     #[serde(default)]
     pub suspend: bool,

@@ -27,7 +27,7 @@ pub mod queue;
 pub use accepted::AcceptedReason;
 pub use allocation::{AllocatedNode, Allocation, Directive, DirectiveKind, DirectiveReason};
 pub use attempt::{Attempt, AttemptCause, AttemptTotals};
-pub use queue::{Hold, HoldReason, QueueReason, RunQueue};
+pub use queue::{GivenUp, Hold, HoldReason, QueueReason, RunQueue};
 
 /// Most attempts kept in status. One whose pods are not known to be gone is always among them.
 pub const MAX_ATTEMPTS_KEPT: usize = 10;
@@ -122,6 +122,10 @@ closed_set! {
         Infrastructure,
         /// An attempt took longer than `maxWallClockTime`.
         WallClock,
+        /// Its attempts together took longer than `maxTotalTime`.
+        TotalTime,
+        /// It waited longer than `queueDeadline`.
+        QueueDeadline,
         /// Its Cluster was deleted while it ran.
         ClusterDeleted,
         /// `maxNodes` of its Cluster was lowered below what ran, with `deallocation: Terminate`.
@@ -176,6 +180,10 @@ pub struct RunStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = -2_147_483_648_i64, max = 2_147_483_647))]
     pub exit_code: Option<i32>,
+    /// When it last came into the queue: when it was first seen, queued again after an attempt that was launched, or
+    /// resumed. `queueDeadline` counts from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued_time: Option<Time>,
     /// When its latest attempt's containers first ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use trainyard_api::conditions::RunCondition;
 use trainyard_api::run_status::{
-    AcceptedReason, AttemptCause, DirectiveKind, DirectiveReason, HoldReason, QueueReason, RunPhase,
+    AcceptedReason, AttemptCause, DirectiveKind, DirectiveReason, GivenUp, HoldReason, QueueReason, RunPhase,
     RunReason,
 };
 
@@ -42,6 +42,7 @@ fn every_word_of_a_run_is_explained() {
     table!(before, "reason", RunReason);
     table!(queue, "reason", QueueReason);
     table!(queue, "hold", HoldReason);
+    table!(queue, "given up", GivenUp);
     table!(queue, "cause", AttemptCause);
     table!(queue, "directive", DirectiveKind);
     table!(queue, "why", DirectiveReason);

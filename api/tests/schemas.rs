@@ -148,6 +148,7 @@ fn defaults_are_those_that_are_documented() {
             "ProvisioningClass.spec.taint.key = \"trainyard.dev/cluster\"",
             "ProvisioningClass.spec.tolerations[].operator = \"Equal\"",
             "Run.spec.cancel = false",
+            "Run.spec.cleanPodPolicy = \"Running\"",
             "Run.spec.distribution.pytorch.processCountPerNode = 1",
             "Run.spec.experiment = \"default\"",
             "Run.spec.gangTimeout = \"20m\"",

@@ -42,6 +42,9 @@ pub fn sentence(action: &Action) -> String {
             hold.until,
             ordinal(hold.count)
         ),
+        Action::GiveUp { run } => {
+            format!("end {run} as Failed: it has waited longer than its queueDeadline")
+        }
         Action::ReleaseFinalizer => "let the Cluster go: nothing of it is left".to_owned(),
     }
 }

@@ -77,11 +77,12 @@ fn probes_and_service_use_ports_that_the_operator_listens_on() {
 const USED: [(&str, &str, &str); 24] = [
     // Watched by all controllers; read live before their nodes are taken for orphans; finalizers are patches.
     ("trainyard.dev", "clusters", "get list watch patch"),
-    ("trainyard.dev", "runs", "get list watch patch"),
+    // The same; finished ones that their Experiment does not keep are deleted.
+    ("trainyard.dev", "runs", "get list watch patch delete"),
     // Only watched.
     ("trainyard.dev", "provisioningclasses", "list watch"),
     ("trainyard.dev", "vmsizes", "list watch"),
-    // Made on first use; one that is there already is read.
+    // Made on first use; one that is there already is read, and one whose old Runs are to be deleted.
     ("trainyard.dev", "experiments", "get list watch create"),
     // Their labels decide who may use a shared Cluster or a class.
     ("", "namespaces", "list watch"),
@@ -94,7 +95,8 @@ const USED: [(&str, &str, &str); 24] = [
     ("trainyard.dev", "vmsizes/status", "patch"),
     // Gates and finalizers are patches; a rehearsal is a create.
     ("", "pods", "get list watch create patch delete"),
-    // One that is there already is read and pointed at the new attempt; one of an earlier Run of the name is deleted.
+    // One that is there already is read and pointed at the new attempt; one of an earlier Run of the name is deleted, and that of
+    // a finished Run in its time.
     ("", "services", "get list watch create patch delete"),
     // Cordoned, and deleted when they belong to no ClusterNode.
     ("", "nodes", "get list watch patch delete"),

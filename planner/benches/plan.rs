@@ -175,6 +175,8 @@ fn waiting(number: i64, state: State) -> QueuedRun {
         gang_timeout: SignedDuration::from_mins(20),
         gang_since: None,
         hold: None,
+        give_up_at: None,
+        given_up: false,
         next_attempt: 1,
     }
 }

@@ -107,6 +107,11 @@ pub enum Action {
         /// For how long, and the how manieth time.
         hold: Hold,
     },
+    /// Have a run that waits end as Failed: it has waited as long as its `queueDeadline` allows.
+    GiveUp {
+        /// Which run.
+        run: RunId,
+    },
     /// Remove our finalizer from the Cluster: nothing of it is left. (`afterwards`)
     ReleaseFinalizer,
 }

@@ -37,6 +37,7 @@ pub const INVARIANTS: &[(&str, Invariant)] = &[
     ("live_claims_are_not_dropped", live_claims_are_not_dropped),
     ("directives_are_given_once_to_live_attempts", directives_are_given_once_to_live_attempts),
     ("a_deleted_cluster_starts_nothing", a_deleted_cluster_starts_nothing),
+    ("deadlines_are_kept", deadlines_are_kept),
     ("gangs_start_whole", gangs_start_whole),
     ("runs_start_on_usable_nodes_only", runs_start_on_usable_nodes_only),
     ("capacity_is_not_exceeded", capacity_is_not_exceeded),

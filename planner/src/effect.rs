@@ -102,6 +102,11 @@ pub fn apply_action(snapshot: &mut Snapshot, action: &Action, now: Timestamp) {
                 queued.hold = Some(hold.clone());
             }
         }
+        Action::GiveUp { run } => {
+            if let Some(queued) = snapshot.queued.iter_mut().find(|queued| queued.id == *run) {
+                queued.given_up = true;
+            }
+        }
         Action::ReleaseFinalizer => snapshot.lifetime = Lifetime::Gone,
     }
 }

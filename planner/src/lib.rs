@@ -9,6 +9,7 @@ mod backfill;
 pub mod capacity;
 pub mod check;
 mod clock;
+mod deadline;
 mod deallocate;
 pub mod effect;
 mod explain;

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::backfill::{self, Reservation};
+use crate::deadline;
 use crate::gang;
 use crate::growth::Growth;
 use crate::identity::RunId;
@@ -105,14 +106,16 @@ pub(crate) fn serve<'a>(
     waiting
 }
 
-/// Serves nobody, because the Cluster is on hold. In order of the queue.
-pub(crate) fn hold_back(world: &World, queue: &[&QueuedRun], hold: PoolHold) -> Vec<RunReport> {
+/// Serves nobody, because the Cluster is on hold. In order of the queue. Deadlines pass all the same.
+pub(crate) fn hold_back(world: &mut World, queue: &[&QueuedRun], hold: PoolHold) -> Vec<RunReport> {
     let wait = if world.snapshot.lifetime == Lifetime::Wanted {
         Wait::ClusterOnHold { hold }
     } else {
         Wait::ClusterDeleting
     };
-    let waiting = queue.iter().map(|run| waits(run, wait.clone()));
+    let mut wait_of =
+        |run: &QueuedRun| if deadline::is_over(world, run) { Wait::QueueDeadline } else { wait.clone() };
+    let waiting = queue.iter().map(|run| waits(run, wait_of(run)));
     (1..).zip(waiting).map(|(position, report)| RunReport { position, ..report }).collect()
 }
 
@@ -123,7 +126,9 @@ fn pass_over<'a>(
     sizes: &mut Sizes<'a>,
     run: &'a QueuedRun,
 ) -> Option<RunReport> {
-    let wait = if world.snapshot.lifetime != Lifetime::Wanted {
+    let wait = if deadline::is_over(world, run) {
+        Wait::QueueDeadline
+    } else if world.snapshot.lifetime != Lifetime::Wanted {
         Wait::ClusterDeleting
     } else if run.node_count > world.maximum {
         exceeds_maximum(world, run)

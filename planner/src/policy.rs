@@ -45,7 +45,7 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
     let mut supply = Supply::new(&world);
     let waiting = match snapshot.policy.hold {
         PoolHold::None => placement::serve(&mut world, &queue, &mut supply, &growth),
-        hold => placement::hold_back(&world, &queue, hold),
+        hold => placement::hold_back(&mut world, &queue, hold),
     };
     world.drop_unfinished();
 

@@ -163,6 +163,8 @@ pub enum WaitReason {
     ClusterOnHold,
     /// The Cluster is being deleted.
     ClusterDeleting,
+    /// It has waited longer than its `queueDeadline`, and ends as Failed.
+    QueueDeadline,
 }
 
 /// One node.

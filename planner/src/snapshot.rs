@@ -285,7 +285,8 @@ pub struct QueuedRun {
     pub node_count: i64,
     /// What it takes of each node.
     pub share: RequestedShare,
-    /// `maxWallClockTime` when its user wrote one: only such a promise lets a run be backfilled into a reservation.
+    /// The least of `maxWallClockTime` and what is left of `maxTotalTime` that its user wrote: only such a promise lets a
+    /// run be backfilled into a reservation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_limit: Option<SignedDuration>,
     /// `gangTimeout`.
@@ -296,6 +297,12 @@ pub struct QueuedRun {
     /// `status.queue.hold`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
+    /// When it has waited as long as its `queueDeadline` allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub give_up_at: Option<Timestamp>,
+    /// `status.queue.givenUp`: it is to end, and whoever ends it has not done so yet.
+    #[serde(default)]
+    pub given_up: bool,
     /// The number its next attempt gets: one more than its last allocation's, from 1.
     pub next_attempt: i64,
 }
@@ -352,7 +359,8 @@ pub struct ActiveRun {
     /// When the attempt's time limit began to count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Timestamp>,
-    /// `maxWallClockTime`, default included: the attempt ends at the latest this long after `started`.
+    /// The least of `maxWallClockTime` and what `maxTotalTime` left for this attempt that its user wrote, else the default:
+    /// the attempt ends at the latest this long after `started`.
     pub limit: SignedDuration,
     /// Whether the user wrote that limit. An end known only from the default is not shown as an estimate.
     #[serde(default)]

@@ -134,6 +134,7 @@ impl fmt::Display for Action {
             Self::Hold { run, hold } => {
                 write!(f, "hold {run} until {:.0} (hold {})", hold.until, hold.count)
             }
+            Self::GiveUp { run } => write!(f, "give up {run}: its queueDeadline has passed"),
             Self::ReleaseFinalizer => f.write_str("let the cluster go"),
         }
     }

@@ -92,6 +92,8 @@ pub enum Wait {
     },
     /// The Cluster is being deleted.
     ClusterDeleting,
+    /// For nothing any more: its deadline has passed, and it is to end.
+    QueueDeadline,
 }
 
 /// What a run that waits for machines has and lacks; the parts sum up to `needed`.
@@ -128,6 +130,7 @@ impl Wait {
             Self::NodesLeaving(_) => WaitReason::NodesLeaving,
             Self::ClusterOnHold { .. } => WaitReason::ClusterOnHold,
             Self::ClusterDeleting => WaitReason::ClusterDeleting,
+            Self::QueueDeadline => WaitReason::QueueDeadline,
         }
     }
 }
@@ -183,6 +186,9 @@ impl fmt::Display for Wait {
                 write!(f, "the cluster is on hold ({hold:?}): it starts no run until spec.hold is None")
             }
             Self::ClusterDeleting => f.write_str("the cluster is being deleted"),
+            Self::QueueDeadline => {
+                f.write_str("has waited longer than its queueDeadline, and ends as Failed")
+            }
         }
     }
 }

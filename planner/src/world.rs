@@ -100,6 +100,7 @@ pub(crate) struct Decisions {
     pub drops: Vec<Action>,
     pub marks: Vec<Action>,
     pub holds: Vec<Action>,
+    pub give_ups: Vec<Action>,
     pub allocations: Vec<Action>,
     pub releases: Vec<Action>,
     pub farewells: Vec<Action>,
@@ -112,9 +113,19 @@ impl Decisions {
     /// What is done before the report is stored, and what after. Directives and drops come first: they free what
     /// allocations take. Farewells come before requests: they make room under the engine's own count.
     pub(crate) fn into_actions(self) -> (Vec<Action>, Vec<Action>) {
-        let Self { directives, drops, marks, holds, allocations, releases, farewells, requests, instants: _ } =
-            self;
-        let before = [directives, drops, marks, holds, allocations, releases].concat();
+        let Self {
+            directives,
+            drops,
+            marks,
+            holds,
+            give_ups,
+            allocations,
+            releases,
+            farewells,
+            requests,
+            instants: _,
+        } = self;
+        let before = [directives, drops, marks, holds, give_ups, allocations, releases].concat();
         (before, [farewells, requests].concat())
     }
 }
@@ -357,6 +368,11 @@ impl<'a> World<'a> {
     /// Sets a run aside.
     pub(crate) fn hold(&mut self, run: &QueuedRun, hold: Hold) {
         self.decisions.holds.push(Action::Hold { run: run.id.clone(), hold });
+    }
+
+    /// Has a run that waits end.
+    pub(crate) fn give_up(&mut self, run: &QueuedRun) {
+        self.decisions.give_ups.push(Action::GiveUp { run: run.id.clone() });
     }
 }
 

@@ -90,6 +90,26 @@ fn patience_ends_at_the_minute(#[case] now: &str, #[case] expected: WaitReason) 
 }
 
 #[rstest]
+#[case::a_moment_before("00:29:59", false)]
+#[case::at_its_deadline("00:30", true)]
+#[case::long_after("12:00", true)]
+fn a_run_is_given_up_at_its_deadline_and_not_before(#[case] now: &str, #[case] expected: bool) {
+    let world = cluster().node(1).idle_since("00:29").queued("train").giving_up_at("00:30");
+    let plan = world.plan(now);
+    let given_up = plan.actions.iter().any(|action| matches!(action, Action::GiveUp { .. }));
+    let started = plan.actions.iter().any(|action| matches!(action, Action::Allocate { .. }));
+    assert_eq!((given_up, started), (expected, !expected), "{plan}");
+}
+
+#[test]
+fn a_deadline_ends_the_wait_in_a_cluster_that_goes() {
+    let world = cluster().deleting().queued("train").giving_up_at("00:30").queued("other");
+    let plan = world.plan("00:30");
+    assert_eq!(told(&plan), ["give up team/train: its queueDeadline has passed", "let the cluster go"]);
+    assert_eq!(reason(&plan, "other"), WaitReason::ClusterDeleting);
+}
+
+#[rstest]
 #[case::first(0, 20)]
 #[case::second(1, 40)]
 #[case::fourth(3, 160)]

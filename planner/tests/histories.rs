@@ -21,9 +21,10 @@ use world::executor::Executor;
 /// Something that happens. Numbers choose among what there is.
 #[derive(Clone, Debug)]
 enum Event {
-    Submit { nodes: i64, priority: Priority, limit: Option<i64> },
+    Submit { nodes: i64, priority: Priority, limit: Option<i64>, deadline: Option<i64> },
     Withdraw(usize),
     Vanish(usize),
+    GivenUp(usize),
     Prioritise(usize, Priority),
     Maximum(i64),
     Minimum(i64),
@@ -59,8 +60,9 @@ fn event() -> impl Strategy<Value = Event> {
     let fault =
         prop_oneof![Just(FailureCause::Lost), Just(FailureCause::Preempted), Just(FailureCause::Unusable)];
     prop_oneof![
-        6 => (1i64..5, priority(), prop::option::of(1i64..90))
-            .prop_map(|(nodes, priority, limit)| Event::Submit { nodes, priority, limit }),
+        6 => (1i64..5, priority(), prop::option::of(1i64..90), prop::option::weighted(0.3, 0i64..120))
+            .prop_map(|(nodes, priority, limit, deadline)| Event::Submit { nodes, priority, limit, deadline }),
+        2 => any.clone().prop_map(Event::GivenUp),
         1 => any.clone().prop_map(Event::Withdraw),
         1 => any.clone().prop_map(Event::Vanish),
         1 => (any.clone(), priority()).prop_map(|(run, priority)| Event::Prioritise(run, priority)),
@@ -110,14 +112,19 @@ fn happen(world: &mut World, event: &Event) -> Option<()> {
     };
     let there = [Machine::Ready, Machine::NotReady];
     match event {
-        Event::Submit { nodes, priority, limit } => {
-            let name = format!("r{}", world.runs.len());
+        Event::Submit { nodes, priority, limit, deadline } => {
+            let (name, now) = (format!("r{}", world.runs.len()), world.now);
             world.submit(&name, |run| {
                 (run.node_count, run.priority) = (*nodes, *priority);
                 run.user_limit = limit.map(SignedDuration::from_mins);
+                run.give_up_at = deadline.map(|minutes| now + SignedDuration::from_mins(minutes));
             });
         }
         Event::Withdraw(run) => world.withdraw(&waiting(world, run)?),
+        Event::GivenUp(run) => {
+            let name = waiting(world, run)?;
+            end_if_given_up(world, &name);
+        }
         Event::Vanish(run) => world.vanish(&waiting(world, run)?),
         Event::Prioritise(run, priority) => {
             let name = waiting(world, run)?;
@@ -174,6 +181,13 @@ fn answer(world: &mut World, name: &str) {
         (Some(DirectiveKind::Stop | DirectiveKind::Requeue), _) => world.requeue(name),
         (Some(DirectiveKind::Fail), _) | (None, Progress::Ended) => world.finish(name),
         (None, _) => {}
+    }
+}
+
+/// The run controller ends a run that was given up.
+fn end_if_given_up(world: &mut World, name: &str) {
+    if world.queued(name).is_some_and(|run| run.given_up) {
+        world.withdraw(name);
     }
 }
 
@@ -243,6 +257,8 @@ fn settle(world: &mut World) -> Result<(), TestCaseError> {
                 Progress::Ended => world.finish(&name),
             }
         }
+        let waiting: Vec<_> = world.live.queued.iter().map(|run| run.id.name.clone()).collect();
+        waiting.iter().for_each(|name| end_if_given_up(world, name));
         let seen = world.live.clone();
         let made = plan(&seen, world.now);
         control(world, seen.clone(), usize::MAX)?;

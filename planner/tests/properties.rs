@@ -69,6 +69,12 @@ proptest! {
     }
 
     #[test]
+    fn who_is_given_up_takes_nothing_from_others(snapshot in snapshot(true)) {
+        let first = plan(&snapshot, now());
+        prop_assert_eq!(check::who_is_given_up_takes_nothing(&snapshot, now(), &first), Ok(()));
+    }
+
+    #[test]
     fn more_demand_never_means_fewer_nodes(mut snapshot in snapshot(false)) {
         for run in &mut snapshot.queued {
             run.node_count = 1;

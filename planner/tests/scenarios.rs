@@ -7,10 +7,10 @@
 //!
 //! ```text
 //! cluster max 4 min 0 idle 2m zones a b      at 12:00      plan
-//! submit NAME [nodes 2] [high|low] [limit 1h] [patience 20m] [gpus 2]
+//! submit NAME [nodes 2] [high|low] [limit 1h] [patience 20m] [deadline 2h] [gpus 2]
 //! max 2    min 1    idle 5m    delete-cluster    growth blocked|free
 //! priority NAME high    cancel NAME    suspend NAME    resume NAME    delete-run NAME
-//! launch NAME    ending NAME    finish NAME    requeue NAME
+//! launch NAME    ending NAME    finish NAME    requeue NAME    given-up NAME
 //! ready 1 2    fail 1 StockOut    gone 1    lost 1    silent 1    cordon 1    delete-node 1    lose-claim 1
 //! ```
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // Whether to update is asked of the environment.
@@ -101,7 +101,7 @@ fn happen(world: &mut World, words: &[&str]) -> Option<()> {
         ["delete-cluster"] => world.live.lifetime = Lifetime::Deleting,
         ["submit", name, ref wishes @ ..] => submit(world, name, wishes)?,
         ["priority", name, priority] => world.queued(name)?.priority = parse_priority(priority)?,
-        ["cancel" | "suspend", name] => world.withdraw(name),
+        ["cancel" | "suspend" | "given-up", name] => world.withdraw(name),
         ["resume", name] => resume(world, name),
         ["delete-run", name] => world.vanish(name),
         ["launch", name] => world.launch(name),
@@ -184,7 +184,7 @@ fn ask_away(world: &mut World, node: &str, kind: RemovalKind) -> Option<()> {
 }
 
 fn submit(world: &mut World, name: &str, mut wishes: &[&str]) -> Option<()> {
-    let mut understood = Some(());
+    let (mut understood, now) = (Some(()), world.now);
     world.submit(name, |run| {
         understood = loop {
             wishes = match wishes {
@@ -199,6 +199,10 @@ fn submit(world: &mut World, name: &str, mut wishes: &[&str]) -> Option<()> {
                 }
                 ["limit", time, rest @ ..] => {
                     run.user_limit = duration(time);
+                    rest
+                }
+                ["deadline", time, rest @ ..] => {
+                    run.give_up_at = Some(now + duration(time).unwrap());
                     rest
                 }
                 ["patience", time, rest @ ..] => {
@@ -220,6 +224,7 @@ fn submit(world: &mut World, name: &str, mut wishes: &[&str]) -> Option<()> {
 
 /// A suspended run is wanted again, at its old place.
 fn resume(world: &mut World, name: &str) {
+    world.begin_to_wait(name);
     let mut run = world.runs[name].clone();
     let last = world.live.ended.iter().filter(|ended| ended.run == run.id).map(|ended| ended.attempt).max();
     run.next_attempt = last.unwrap_or(0) + 1;

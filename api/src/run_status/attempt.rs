@@ -30,6 +30,8 @@ closed_set! {
         Requeue,
         /// Longer than `maxWallClockTime`. No budget; ends the Run.
         WallClock,
+        /// With it, all attempts together took longer than `maxTotalTime`. No budget; ends the Run.
+        TotalTime,
         /// Its Cluster was deleted. No budget; ends the Run.
         ClusterDeleted,
         /// `maxNodes` of its Cluster was lowered, with `deallocation: Terminate`. No budget; ends the Run.
@@ -109,6 +111,10 @@ pub struct AttemptTotals {
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000_000))]
     pub infrastructure_failures: i32,
+    /// Seconds that all ended attempts took together, each from `launched` to `endTime`: what `maxTotalTime` limits.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000_000))]
+    pub running_seconds: i32,
 }
 
 // The rules below are the last line of defence of the protocol: they hold whatever a stale or paused process writes.

@@ -34,6 +34,8 @@ closed_set! {
         ClusterOnHold,
         /// The Cluster is being deleted.
         ClusterDeleting,
+        /// For nothing any more: it has waited longer than its `queueDeadline`, and ends.
+        QueueDeadline,
         /// Written by a newer version.
         #[serde(other)]
         Unknown,
@@ -64,6 +66,20 @@ pub struct RunQueue {
     /// That it is held because its gang did not come together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
+    /// That its wait is to end, and the Run as Failed. Final.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_up: Option<GivenUp>,
+}
+
+closed_set! {
+    /// Why a waiting Run is to end.
+    GivenUp {
+        /// It waited longer than its `queueDeadline`.
+        QueueDeadline,
+        /// Written by a newer version.
+        #[serde(other)]
+        Unknown,
+    }
 }
 
 closed_set! {

@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 use jiff::Timestamp;
 use trainyard_api::Cluster;
 use trainyard_model::catalogue::Resolved;
-use trainyard_planner::{PoolHealth, PoolReport, QueuedRun, RunId, RunReport};
+use trainyard_planner::{PoolHealth, PoolReport, QueuedRun, RunId, RunReport, WaitReason};
 
 use crate::sentences::sentence;
 use crate::words::counted;
@@ -165,8 +165,15 @@ fn waiting(text: &mut String, report: &RunReport, run: Option<&QueuedRun>) -> fm
         write!(text, " ({:?}, {})", run.priority, counted(run.node_count, "node"))?;
     }
     writeln!(text, " {:?}: {}", report.reason(), report.message())?;
-    match report.estimated_start {
-        Some(time) => writeln!(text, "       starts at {time:.0} at the latest"),
+    if let Some(time) = report.estimated_start {
+        writeln!(text, "       starts at {time:.0} at the latest")?;
+    }
+    let deadline =
+        run.and_then(|run| run.give_up_at).filter(|_| report.reason() != WaitReason::QueueDeadline);
+    match deadline {
+        Some(time) => {
+            writeln!(text, "       ends as Failed at {time:.0} if it has not started (queueDeadline)")
+        }
         None => Ok(()),
     }
 }

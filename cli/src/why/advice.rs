@@ -108,6 +108,9 @@ pub fn waiting(reason: QueueReason, run: &Run, enough: Option<i64>) -> Vec<Strin
                 "create a Cluster of that name again once this one is gone, or another Run on another Cluster",
             )]
         }
+        QueueReason::QueueDeadline => {
+            vec![text("create another Run with a longer queueDeadline, or without one: this one ends")]
+        }
         QueueReason::Unknown => vec![text("use a kubectl-trainyard of the operator's version")],
     };
     advice.push(names.see_queue());
@@ -195,6 +198,11 @@ pub fn ended(reason: RunReason, run: &Run) -> Vec<String> {
             "tell an administrator which nodes failed".to_owned(),
         ],
         RunReason::WallClock => vec!["create another Run with a longer maxWallClockTime".to_owned()],
+        RunReason::TotalTime => vec!["create another Run with a longer maxTotalTime".to_owned()],
+        RunReason::QueueDeadline => vec![
+            "create another Run with a longer queueDeadline, or without one".to_owned(),
+            names.see_queue(),
+        ],
         RunReason::ClusterDeleted => vec!["create the Cluster again, and another Run".to_owned()],
         RunReason::Deallocated => vec!["create another Run when maxNodes is raised".to_owned()],
         RunReason::Succeeded => vec![log],

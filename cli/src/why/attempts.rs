@@ -102,6 +102,7 @@ pub const fn fault(cause: AttemptCause) -> &'static str {
         AttemptCause::Canceled => "Its user's wish; ends the Run",
         AttemptCause::Requeue => "Nobody's fault: it was stopped to be queued again; costs nothing",
         AttemptCause::WallClock => "Its own time limit; ends the Run",
+        AttemptCause::TotalTime => "The time limit of all its attempts together; ends the Run",
         AttemptCause::ClusterDeleted => "The wish of whoever deleted the Cluster; ends the Run",
         AttemptCause::Deallocated => {
             "The wish of whoever lowered maxNodes, with deallocation: Terminate; ends the Run"

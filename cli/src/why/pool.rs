@@ -87,7 +87,7 @@ pub fn tenants(active: &[ActiveRun]) -> Option<String> {
             let until = match ends(run) {
                 Some(time) => format!("ends at {} at the latest", at(time)),
                 None if run.started.is_none() => "is starting".to_owned(),
-                None => "has no maxWallClockTime that its user wrote".to_owned(),
+                None => "has no limit of time that its user wrote".to_owned(),
             };
             format!("{} ({nodes}, {until})", run.id)
         })

@@ -5,6 +5,7 @@ use serde_json::Value;
 use trainyard_api::Run;
 use trainyard_api::conditions::{self, ConditionStatus, RunCondition};
 use trainyard_api::run_status::{QueueReason, RunPhase, RunReason, RunStatus};
+use trainyard_model::run::limits;
 use trainyard_model::status::queue::wire_reason;
 use trainyard_planner::{Action, ActiveRun, RunReport, Wait, WaitReason};
 
@@ -127,12 +128,18 @@ impl Case<'_> {
         answer.why.extend(self.said());
         answer.why.push(format!("Its nodes are {}", listed(&nodes, 8)));
         if let Some(started) = active.started {
-            let ends = started.checked_add(active.limit).ok().map(|ends| when(ends, self.now));
-            let whose = if active.limit_by_user { "which its user wrote" } else { "the default" };
+            let of_one = SignedDuration::from(self.run.spec.max_wall_clock_time);
+            let of_all =
+                limits::total_left(&self.run.spec, Some(&self.status)).filter(|left| *left <= of_one);
+            let name = of_all.map_or("maxWallClockTime", |_| "what is left of maxTotalTime");
+            let limit = of_all.unwrap_or(of_one);
+            let ends = started.checked_add(limit).ok().map(|ends| when(ends, self.now));
+            let by_user = of_all.is_some() || of_one != limits::DEFAULT_WALL_CLOCK;
+            let whose = if by_user { "which its user wrote" } else { "the default" };
             answer.why.push(format!(
-                "Launched {}; by maxWallClockTime ({}, {whose}) it ends {} at the latest",
+                "Launched {}; by {name} ({}, {whose}) it ends {} at the latest",
                 when(started, self.now),
-                length(active.limit),
+                length(limit),
                 ends.unwrap_or_default()
             ));
         }
@@ -210,6 +217,12 @@ impl Case<'_> {
                 gives_up.map(|time| when(time, self.now)).unwrap_or_default()
             ));
         }
+        if let Some(time) = queued.and_then(|run| run.give_up_at).filter(|time| *time > self.now) {
+            why.push(format!(
+                "If it has not started {}, it ends as Failed (queueDeadline)",
+                when(time, self.now)
+            ));
+        }
         match report.estimated_start {
             Some(time) => why.push(format!("It starts {} at the latest", when(time, self.now))),
             None if matches!(
@@ -218,7 +231,7 @@ impl Case<'_> {
             ) =>
             {
                 why.push(
-                    "When it starts is not known: only a maxWallClockTime that users wrote tells when nodes are free"
+                    "When it starts is not known: only limits that users wrote tell when nodes are free"
                         .to_owned(),
                 );
             }
@@ -370,6 +383,8 @@ const fn blame(reason: RunReason) -> &'static str {
         RunReason::Setup => "its pods could not be set up and retries.user is used up",
         RunReason::Infrastructure => "machines failed it more often than retries.infrastructure allows",
         RunReason::WallClock => "an attempt ran longer than maxWallClockTime",
+        RunReason::TotalTime => "its attempts together ran longer than maxTotalTime",
+        RunReason::QueueDeadline => "it waited longer than its queueDeadline",
         RunReason::ClusterDeleted => "its Cluster was deleted while it ran",
         RunReason::Deallocated => "maxNodes of its Cluster was lowered below what ran",
         _ => "for a reason that this version does not know",

@@ -13,7 +13,7 @@ use trainyard_api::cluster_node::ClusterNode;
 use trainyard_api::conditions::{self, Condition, ConditionStatus, RunCondition};
 use trainyard_api::run::Run;
 use trainyard_api::run_status::{RunPhase, RunReason, RunStatus};
-use trainyard_api::{Cluster, VmSize};
+use trainyard_api::{Cluster, Time, VmSize};
 use trainyard_model::run::ValidRun;
 use trainyard_model::run::acceptance::{self, Unacceptable};
 
@@ -100,6 +100,7 @@ pub fn judge(
         }
         let status = run.status.get_or_insert_default();
         status.phase = Some(RunPhase::Queued);
+        status.queued_time.get_or_insert(Time(now));
         let accepted = Condition::new(RunCondition::Accepted, ConditionStatus::True, "Assumed", "", now);
         conditions::set(&mut status.conditions, accepted);
         let waits = !run.spec.suspend && !run.spec.cancel && run.metadata.deletion_timestamp.is_none();

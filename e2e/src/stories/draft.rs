@@ -135,6 +135,36 @@ impl RunDraft {
         self.with("maxWallClockTime", json!(time))
     }
 
+    /// The limit of all its attempts together, as `20s`.
+    #[must_use]
+    pub fn in_all_at_most(self, time: &str) -> Self {
+        self.with("maxTotalTime", json!(time))
+    }
+
+    /// How long it may wait in the queue.
+    #[must_use]
+    pub fn starting_within(self, time: &str) -> Self {
+        self.with("queueDeadline", json!(time))
+    }
+
+    /// None of its pods is left when an attempt is over.
+    #[must_use]
+    pub fn leaving_no_pods(self) -> Self {
+        self.with("cleanPodPolicy", json!("All"))
+    }
+
+    /// What is left of it goes so long after its end.
+    #[must_use]
+    pub fn cleared_after(self, time: &str) -> Self {
+        self.with("ttlAfterFinished", json!(time))
+    }
+
+    /// Its Experiment.
+    #[must_use]
+    pub fn of_experiment(self, name: &str) -> Self {
+        self.with("experiment", json!(name))
+    }
+
     /// How long nodes may be bought for it that wait for the rest.
     #[must_use]
     pub fn gang_timeout(self, time: &str) -> Self {

@@ -168,7 +168,7 @@ pub fn ready(cluster: &Cluster) -> ConditionStatus {
 /// What of its two budgets a Run has used: user, infrastructure.
 pub fn budgets(run: &Run) -> (i32, i32) {
     let totals = run.status.as_ref().and_then(|status| status.totals.clone()).unwrap_or_default();
-    let AttemptTotals { attempts: _, user_failures, infrastructure_failures } = totals;
+    let AttemptTotals { attempts: _, user_failures, infrastructure_failures, running_seconds: _ } = totals;
     (user_failures, infrastructure_failures)
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, MutexGuard, OnceCell};
 use tokio::time::Instant;
 use trainyard_api::cluster::Cluster;
 use trainyard_api::cluster_node::ClusterNode;
+use trainyard_api::experiment::Experiment;
 use trainyard_api::names::{labels, node_labels};
 use trainyard_api::run::Run;
 
@@ -114,6 +115,11 @@ impl Story {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
+    /// Its Experiments.
+    pub fn experiments(&self) -> Api<Experiment> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
     /// Its `ClusterNodes`.
     pub fn cluster_nodes(&self) -> Api<ClusterNode> {
         Api::namespaced(self.client.clone(), &self.namespace)
@@ -133,6 +139,19 @@ impl Story {
     /// Somebody submits a Run.
     pub async fn submit(&self, draft: RunDraft) -> Result<()> {
         self.runs().create(&PostParams::default(), &serde_json::from_value(draft.object())?).await?;
+        Ok(())
+    }
+
+    /// Somebody says which finished Runs of an Experiment are kept.
+    pub async fn keep_runs(&self, experiment: &str, retention: Value) -> Result<()> {
+        let patch = json!({
+            "apiVersion": trainyard_api::names::API_VERSION,
+            "kind": "Experiment",
+            "metadata": {"name": experiment},
+            "spec": {"retention": retention},
+        });
+        let parameters = PatchParams::apply("somebody").force();
+        self.experiments().patch(experiment, &parameters, &Patch::Apply(patch)).await?;
         Ok(())
     }
 

@@ -15,6 +15,7 @@ mod elasticity;
 mod explained;
 mod failures;
 mod hostile;
+mod lifetime;
 mod operators;
 mod pod_template;
 mod pool;

@@ -22,6 +22,7 @@ pub mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod layout;
+pub mod limits;
 pub mod pod_name;
 pub mod pod_template;
 pub mod portion;

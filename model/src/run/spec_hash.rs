@@ -61,8 +61,12 @@ fn canonical_v1(spec: &RunSpec) -> String {
         distribution,
         success_policy,
         max_wall_clock_time,
+        max_total_time,
         retries,
         gang_timeout,
+        queue_deadline,
+        clean_pod_policy,
+        ttl_after_finished: _,
         suspend: _,
         cancel: _,
         pod_template,
@@ -80,6 +84,9 @@ fn canonical_v1(spec: &RunSpec) -> String {
         ("successPolicy", serde_json::to_value(success_policy), "Primary".into()),
         ("maxWallClockTime", serde_json::to_value(max_wall_clock_time), "168h".into()),
         ("retries", serde_json::to_value(retries), serde_json::json!({"user": 0, "infrastructure": 10})),
+        ("maxTotalTime", serde_json::to_value(max_total_time), Value::Null),
+        ("queueDeadline", serde_json::to_value(queue_deadline), Value::Null),
+        ("cleanPodPolicy", serde_json::to_value(clean_pod_policy), "Running".into()),
         ("gangTimeout", serde_json::to_value(gang_timeout), "20m".into()),
         ("podTemplate", serde_json::to_value(pod_template), Value::Null),
     ];
@@ -188,7 +195,8 @@ mod tests {
     #[test]
     fn what_may_change_does_not_matter_and_what_may_not_does() {
         let stored = of(&spec(json!({})));
-        let same = spec(json!({"priority": "High", "suspend": true, "cancel": true}));
+        let same =
+            spec(json!({"priority": "High", "suspend": true, "cancel": true, "ttlAfterFinished": "1h"}));
         assert_eq!(check(&stored, &same), Verdict::Same);
         for changed in [
             json!({"nodeCount": 2}),
@@ -201,6 +209,9 @@ mod tests {
             json!({"maxWallClockTime": "1h"}),
             json!({"retries": {"user": 1}}),
             json!({"gangTimeout": "1h"}),
+            json!({"maxTotalTime": "1h"}),
+            json!({"queueDeadline": "1h"}),
+            json!({"cleanPodPolicy": "All"}),
             json!({"podTemplate": {"annotations": {"a": "b"}}}),
             json!({"container": {"image": "other"}}),
             json!({"clusterRef": {"name": "other"}}),

@@ -6,7 +6,6 @@ use jiff::{SignedDuration, Timestamp};
 use trainyard_api::Run;
 use trainyard_api::capacity::Capacity;
 use trainyard_api::distribution::{Distribution, RoleName};
-use trainyard_api::duration::Duration;
 use trainyard_api::pod_template::PodTemplate;
 use trainyard_api::run::{ClusterRef, Container, MAX_NODES, Priority, Retries, RunSpec, SuccessPolicy};
 
@@ -65,9 +64,6 @@ pub struct ValidRun {
     pub success: SuccessPolicy,
     /// Longest time of one attempt, counted from `attempts[].launched`.
     pub limit: SignedDuration,
-    /// Whether its user wrote that limit. The API server fills the default in, so a user who writes exactly the default
-    /// cannot be told from one who writes nothing, and counts as the latter: nothing is promised that nobody meant.
-    pub limit_by_user: bool,
     /// How long machines may be bought for it that wait for the rest.
     pub gang_timeout: SignedDuration,
     /// How often it may be tried again.
@@ -115,8 +111,14 @@ impl ValidRun {
             distribution,
             success_policy,
             max_wall_clock_time,
+            // Read where they matter, with the status that they count in: see `limits`.
+            max_total_time: _,
             retries: Retries { user, infrastructure },
             gang_timeout,
+            queue_deadline: _,
+            // What is left of it afterwards is no matter of its parse.
+            clean_pod_policy: _,
+            ttl_after_finished: _,
             suspend,
             cancel,
             pod_template,
@@ -154,7 +156,6 @@ impl ValidRun {
             wiring: processes.wiring,
             success: *success_policy,
             limit: SignedDuration::from(*max_wall_clock_time),
-            limit_by_user: *max_wall_clock_time != Duration::from_hours(168),
             gang_timeout: SignedDuration::from(*gang_timeout),
             budgets: Budgets { user: *user, infrastructure: *infrastructure },
             suspend: *suspend,
@@ -298,16 +299,10 @@ mod tests {
         assert_eq!(run.layout.processes().len(), 1);
         assert_eq!(run.roles[0].name, RoleName::Worker);
         assert_eq!((run.budgets.user, run.budgets.infrastructure), (0, 10));
-        assert_eq!((run.limit, run.limit_by_user), (SignedDuration::from_hours(168), false));
+        assert_eq!(run.limit, SignedDuration::from_hours(168));
         assert_eq!(run.pod_name(run.layout.primary(), 1), "r1-worker-0");
         assert_eq!(run.pod_name(run.layout.primary(), 2), "r1-worker-0-a2");
         assert_eq!(run.host_name(run.layout.primary()), "r1-worker-0");
-    }
-
-    #[test]
-    fn a_written_limit_is_the_users() {
-        assert!(parsed(json!({"maxWallClockTime": "2h"})).limit_by_user);
-        assert!(!parsed(json!({"maxWallClockTime": "168h"})).limit_by_user);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use trainyard_planner::{
 };
 
 use super::node::{planner_capacity, wire_capacity};
-use crate::run::{Portion, ValidRun};
+use crate::run::{Portion, ValidRun, limits};
 
 /// What the cluster controller keeps of a Run that has not ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,8 +40,11 @@ pub struct LightRun {
     pub portion: Option<Portion>,
     /// Pods on the node that gets most of them; counts when nodes are shared.
     pub pods_on_a_node: i64,
-    /// `maxWallClockTime`.
-    pub limit: SignedDuration,
+    /// The least of `maxWallClockTime` and what is left of `maxTotalTime`, as far as its user wrote them: what its next or
+    /// live attempt takes at most.
+    pub user_limit: Option<SignedDuration>,
+    /// When it has waited in the queue as long as its `queueDeadline` allows; absent while it does not wait.
+    pub give_up_at: Option<Timestamp>,
     /// `gangTimeout`.
     pub gang_timeout: SignedDuration,
     /// It wants to run: accepted, in phase Queued, neither suspended nor cancelled nor being deleted.
@@ -87,9 +90,6 @@ pub enum Standing {
     Aside,
 }
 
-/// What the schema's default limit is: such a limit is no promise of its user.
-const DEFAULT_LIMIT: SignedDuration = SignedDuration::from_hours(168);
-
 impl LightRun {
     /// Reduces a Run. `None` for one without the metadata that every stored object has.
     pub fn of(run: &Run) -> Option<Self> {
@@ -117,7 +117,8 @@ impl LightRun {
             node_count: i64::from(run.spec.node_count),
             portion: shared.as_ref().and_then(|valid| valid.portion),
             pods_on_a_node: shared.map_or(1, |valid| valid.layout.most_on_one_node() as i64),
-            limit: SignedDuration::from_secs(run.spec.max_wall_clock_time.as_secs()),
+            user_limit: limits::of_next_attempt(run),
+            give_up_at: limits::queue_deadline(run),
             gang_timeout: SignedDuration::from_secs(run.spec.gang_timeout.as_secs()),
             wants_to_run: wants_to_run(run),
             allocation: allocation.map(|allocation| {
@@ -146,7 +147,7 @@ impl LightRun {
             created: self.created,
             node_count: self.node_count,
             share: self.share(node_capacity),
-            user_limit: self.limit_by_user().then_some(self.limit),
+            user_limit: self.user_limit,
             gang_timeout: self.gang_timeout,
             gang_since: queue.and_then(|queue| queue.gang_since.as_ref()).map(|time| time.0),
             hold: queue.and_then(|queue| queue.hold.as_ref()).map(|hold| Hold {
@@ -156,6 +157,8 @@ impl LightRun {
                     WireHoldReason::GangTimeout | WireHoldReason::Unknown => HoldReason::CapacityHold,
                 },
             }),
+            give_up_at: self.give_up_at,
+            given_up: queue.is_some_and(|queue| queue.given_up.is_some()),
             next_attempt: self.allocation.as_ref().map_or(1, |allocation| allocation.attempt + 1),
         }
     }
@@ -172,8 +175,8 @@ impl LightRun {
             progress,
             directive: allocation.directive,
             started: allocation.answer.and_then(|answer| answer.launched),
-            limit: self.limit,
-            limit_by_user: self.limit_by_user(),
+            limit: self.user_limit.unwrap_or(limits::DEFAULT_WALL_CLOCK),
+            limit_by_user: self.user_limit.is_some(),
         })
     }
 
@@ -201,10 +204,6 @@ impl LightRun {
             ..Capacity::default()
         };
         RequestedShare::Part(part.unwrap_or_else(of_no_kind))
-    }
-
-    fn limit_by_user(&self) -> bool {
-        self.limit != DEFAULT_LIMIT
     }
 }
 

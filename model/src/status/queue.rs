@@ -7,7 +7,7 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use trainyard_api::{
-    run_status::{Hold as WireHold, HoldReason as WireHoldReason, QueueReason, RunQueue},
+    run_status::{GivenUp, Hold as WireHold, HoldReason as WireHoldReason, QueueReason, RunQueue},
     text,
 };
 use trainyard_planner::{Hold, HoldReason, RunReport, WaitReason};
@@ -24,7 +24,12 @@ pub fn queue_entry(report: &RunReport) -> RunQueue {
         estimated_start: report.estimated_start.map(|time| Time(rounded_up(time))),
         gang_since: report.gang_since.map(Time),
         hold: report.hold.as_ref().map(wire_hold),
+        given_up: given_up(report),
     }
+}
+
+fn given_up(report: &RunReport) -> Option<GivenUp> {
+    (report.reason() == WaitReason::QueueDeadline).then_some(GivenUp::QueueDeadline)
 }
 
 /// Whether `report` says something that `written` does not, and how soon that must be stored.
@@ -36,7 +41,10 @@ pub fn change(written: Option<&RunQueue>, report: &RunReport) -> Change {
         return if remembers { Change::Remembered } else { Change::Shown };
     };
     let gang_since = written.gang_since.as_ref().map(|time| time.0);
-    if gang_since != report.gang_since || written.hold != report.hold.as_ref().map(wire_hold) {
+    if gang_since != report.gang_since
+        || written.hold != report.hold.as_ref().map(wire_hold)
+        || written.given_up != given_up(report)
+    {
         return Change::Remembered;
     }
     let same_place = written.position.map(i64::from) == Some(rounded_position(report.position))
@@ -119,6 +127,7 @@ pub fn wire_reason(reason: WaitReason) -> QueueReason {
         WaitReason::NodesLeaving => QueueReason::NodesLeaving,
         WaitReason::ClusterOnHold => QueueReason::ClusterOnHold,
         WaitReason::ClusterDeleting => QueueReason::ClusterDeleting,
+        WaitReason::QueueDeadline => QueueReason::QueueDeadline,
     }
 }
 

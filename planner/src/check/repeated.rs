@@ -65,6 +65,19 @@ pub fn more_demand_never_means_fewer_nodes(
     require(after >= before, || format!("{before} nodes without {}, {after} with it", more.id))
 }
 
+/// A run that is given up takes nothing from anybody: without it the same is done. Claims of a start that was begun go
+/// either way, on other grounds.
+pub fn who_is_given_up_takes_nothing(snapshot: &Snapshot, now: Timestamp, first: &Plan) -> Verdict {
+    let mut without = snapshot.clone();
+    without.queued.retain(|run| !run.given_up && run.give_up_at.is_none_or(|deadline| deadline > now));
+    let about_others = |plan: &Plan| -> Vec<Action> {
+        let own = |action: &Action| matches!(action, Action::GiveUp { .. } | Action::DropClaim { .. });
+        plan.all_actions().filter(|action| !own(action)).cloned().collect()
+    };
+    let (with, without) = (about_others(first), about_others(&plan(&without, now)));
+    require(with == without, || format!("{with:?}, and {without:?} without those that are given up"))
+}
+
 /// The time until which a run is held follows from the time of the plan, and is no other action.
 fn actions_without_times(plan: &Plan) -> Vec<Action> {
     plan.all_actions()

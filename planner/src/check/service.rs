@@ -53,6 +53,26 @@ pub fn gangs_start_whole(snapshot: &Snapshot, now: Timestamp, plan: &Plan) -> Ve
     Ok(())
 }
 
+/// A run is given up when its deadline has passed, once, and neither before nor without one. A run that is given up does
+/// not start.
+pub fn deadlines_are_kept(snapshot: &Snapshot, now: Timestamp, plan: &Plan) -> Verdict {
+    let is_over = |run: &QueuedRun| run.given_up || run.give_up_at.is_some_and(|deadline| deadline <= now);
+    let expected: BTreeSet<_> =
+        snapshot.queued.iter().filter(|run| is_over(run) && !run.given_up).map(|run| &run.id).collect();
+    let mut given_up = BTreeSet::new();
+    for action in plan.all_actions() {
+        let Action::GiveUp { run } = action else { continue };
+        require(given_up.insert(run), || format!("{run} is given up twice"))?;
+    }
+    require(given_up == expected, || format!("{given_up:?} are given up, and not {expected:?}"))?;
+    let runs = queued(snapshot);
+    for (run, ..) in allocations(plan) {
+        let over = runs.get(run).is_some_and(|run| is_over(run));
+        require(!over, || format!("{run} starts after its deadline"))?;
+    }
+    Ok(())
+}
+
 /// Work starts only where a machine is ready and stays.
 pub fn runs_start_on_usable_nodes_only(snapshot: &Snapshot, _: Timestamp, plan: &Plan) -> Verdict {
     let mut nodes: BTreeMap<_, _> = snapshot.nodes.iter().map(|node| (&node.name, node.clone())).collect();
@@ -120,6 +140,7 @@ pub fn first_waiting_run_could_not_start(snapshot: &Snapshot, now: Timestamp, pl
         WaitReason::GrowthBlocked,
         WaitReason::ClusterOnHold,
         WaitReason::ClusterDeleting,
+        WaitReason::QueueDeadline,
     ];
     let Some(first) = plan.report.runs.iter().find(|run| !passed_over.contains(&run.reason())) else {
         return Ok(());
@@ -244,7 +265,8 @@ pub fn every_wait_has_a_reason(snapshot: &Snapshot, _: Timestamp, plan: &Plan) -
         })?;
     }
     let deleting = snapshot.lifetime != Lifetime::Wanted;
-    require(!deleting || reports.iter().all(|run| run.reason() == WaitReason::ClusterDeleting), || {
+    let last_words = [WaitReason::ClusterDeleting, WaitReason::QueueDeadline];
+    require(!deleting || reports.iter().all(|run| last_words.contains(&run.reason())), || {
         "a run waits for something else than the deletion".into()
     })
 }

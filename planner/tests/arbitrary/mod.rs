@@ -127,8 +127,13 @@ fn queued(shared: bool) -> impl Strategy<Value = QueuedRun> {
     let wants = (priority(), past(), 1i64..6, share, prop::option::weighted(0.4, 1i64..120));
     let holds =
         (prop::option::weighted(0.3, past()), prop::option::weighted(0.2, (soon(), 1i64..4)), 1i64..3);
-    (wants, holds).prop_map(
-        move |((priority, created, node_count, share, limit), (gang_since, hold, next_attempt))| QueuedRun {
+    let deadlines = (prop::option::weighted(0.3, soon()), prop::bool::weighted(0.1));
+    (wants, holds, deadlines).prop_map(
+        move |(
+            (priority, created, node_count, share, limit),
+            (gang_since, hold, next_attempt),
+            (give_up_at, given_up),
+        )| QueuedRun {
             id: run_id(""),
             priority,
             created,
@@ -138,6 +143,8 @@ fn queued(shared: bool) -> impl Strategy<Value = QueuedRun> {
             gang_timeout: SignedDuration::from_mins(20),
             gang_since,
             hold: hold.map(|(until, count)| Hold { until, count, reason: HoldReason::CapacityHold }),
+            give_up_at,
+            given_up,
             next_attempt,
         },
     )

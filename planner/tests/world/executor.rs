@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use trainyard_planner::{
-    Action, Claim, DirectiveReason, DropBasis, Machine, Node, NodeName, Plan, Progress, Retired, RunId,
-    Snapshot, effect,
+    Action, Claim, DirectiveReason, DropBasis, Machine, Node, NodeName, Plan, Progress, QueuedRun, Retired,
+    RunId, Snapshot, effect,
 };
 
 use super::World;
@@ -160,6 +160,19 @@ impl<'w> Executor<'w> {
                         && !(withdrawn && (claimed || active.progress != Progress::Allocated))
                 });
                 if !takes {
+                    return Err(Stopped);
+                }
+                effect::apply_action(&mut self.world.live, action, now);
+                Ok(())
+            }
+            Action::GiveUp { run } => {
+                self.write()?;
+                // The Run's own version: whoever began to wait anew meanwhile has a new deadline.
+                let as_seen = |one: &Snapshot| one.queued.iter().find(|queued| queued.id == *run).cloned();
+                let (seen, live) = (as_seen(&self.seen), as_seen(&self.world.live));
+                let deadline =
+                    |run: &Option<QueuedRun>| run.as_ref().map(|run| (run.give_up_at, run.next_attempt));
+                if live.is_none() || deadline(&seen) != deadline(&live) {
                     return Err(Stopped);
                 }
                 effect::apply_action(&mut self.world.live, action, now);

@@ -22,11 +22,13 @@ pub struct World {
     pub now: Timestamp,
     /// What users submitted, by name.
     pub runs: BTreeMap<String, QueuedRun>,
+    /// Their `queueDeadline`, by name.
+    pub patience: BTreeMap<String, SignedDuration>,
 }
 
 impl World {
     pub fn new(now: Timestamp) -> Self {
-        Self { live: cluster().0, now, runs: BTreeMap::new() }
+        Self { live: cluster().0, now, runs: BTreeMap::new(), patience: BTreeMap::new() }
     }
 
     /// A run of one node; more is said by `change`.
@@ -42,9 +44,14 @@ impl World {
             gang_timeout: SignedDuration::from_mins(20),
             gang_since: None,
             hold: None,
+            give_up_at: None,
+            given_up: false,
             next_attempt: 1,
         };
         change(&mut run);
+        if let Some(deadline) = run.give_up_at {
+            self.patience.insert(name.to_owned(), deadline.duration_since(self.now));
+        }
         self.live.queued.push(run.clone());
         self.runs.insert(name.to_owned(), run);
     }
@@ -111,11 +118,23 @@ impl World {
 
     /// The attempt's pods are gone, and the run waits again at its old place.
     pub fn requeue(&mut self, name: &str) {
+        let was_launched = self.active(name).is_some_and(|run| run.started.is_some());
         if let Some((id, attempt)) = self.end_attempt(name) {
+            if was_launched {
+                self.begin_to_wait(name);
+            }
             let mut run = self.runs[name].clone();
             run.next_attempt = attempt + 1;
             debug_assert_eq!(run.id, id);
             self.live.queued.push(run);
+        }
+    }
+
+    /// The run comes into the queue now: its deadline counts from here.
+    pub fn begin_to_wait(&mut self, name: &str) {
+        let now = self.now;
+        if let Some(run) = self.runs.get_mut(name) {
+            run.give_up_at = self.patience.get(name).map(|patience| now + *patience);
         }
     }
 

@@ -123,12 +123,12 @@ async fn store_queue(
     now: Timestamp,
     outcome: &mut Outcome,
 ) -> QueueStored {
-    let held: Vec<&str> = plan.actions.iter().filter_map(held_run).collect();
+    let marked: Vec<&str> = plan.actions.iter().filter_map(marked_run).collect();
     let mut urgent: Vec<(&LightRun, &RunReport)> = Vec::new();
     let mut shown: Vec<(&LightRun, &RunReport)> = Vec::new();
     for report in &plan.report.runs {
-        // A run that this plan holds was written with its hold a moment ago.
-        if held.contains(&report.run.uid.as_str()) {
+        // A run that this plan holds or gives up was written with that a moment ago.
+        if marked.contains(&report.run.uid.as_str()) {
             continue;
         }
         let Some(light) = scope.runs.get(&report.run.uid) else { continue };
@@ -166,9 +166,11 @@ fn waits_no_more(run: &LightRun) -> bool {
     run.queue.is_some() && run.standing() == Standing::Aside
 }
 
-fn held_run(action: &trainyard_planner::Action) -> Option<&str> {
+fn marked_run(action: &trainyard_planner::Action) -> Option<&str> {
     match action {
-        trainyard_planner::Action::Hold { run, .. } => Some(&run.uid),
+        trainyard_planner::Action::Hold { run, .. } | trainyard_planner::Action::GiveUp { run } => {
+            Some(&run.uid)
+        }
         _ => None,
     }
 }
@@ -206,7 +208,7 @@ async fn write_entry(
 /// The merge patch that makes `status.queue` exactly this: what the entry leaves out is removed.
 pub fn queue_fields(entry: Option<&RunQueue>) -> Value {
     let Some(entry) = entry else { return json!({"status": {"queue": null}}) };
-    let RunQueue { position, reason, message, estimated_start, gang_since, hold } = entry;
+    let RunQueue { position, reason, message, estimated_start, gang_since, hold, given_up } = entry;
     let mut fields = Map::new();
     fields.insert("position".into(), json!(position));
     fields.insert("reason".into(), json!(reason));
@@ -214,6 +216,7 @@ pub fn queue_fields(entry: Option<&RunQueue>) -> Value {
     fields.insert("estimatedStart".into(), json!(estimated_start));
     fields.insert("gangSince".into(), json!(gang_since));
     fields.insert("hold".into(), json!(hold));
+    fields.insert("givenUp".into(), json!(given_up));
     json!({"status": {"queue": fields}})
 }
 

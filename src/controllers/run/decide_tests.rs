@@ -49,6 +49,7 @@ pub fn launched() -> Observed {
         rehearsed_at: None,
         alike_is_taken: false,
         service_for: Some(1),
+        has_service: true,
         believed_until: None,
         rehearsal: None,
         subject_is_live: false,

@@ -17,6 +17,7 @@ use trainyard_api::capacity::Capacity;
 use trainyard_api::cluster_node::{ClusterIdentity, ClusterNode, NodeReason, RetireReason};
 use trainyard_api::names::{API_VERSION, Finalizer, START_GATE, labels};
 use trainyard_api::placement::{Taint, Toleration};
+use trainyard_api::retention::CleanPodPolicy;
 use trainyard_api::run_status::{RunPhase, RunStatus};
 use trainyard_model::run::{PodName, acceptance};
 
@@ -43,6 +44,12 @@ pub struct RunFacts {
     pub experiment: String,
     /// Its phase; Queued until one is written.
     pub phase: RunPhase,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// Which of its pods are deleted when an attempt is over.
+    pub clean_pods: CleanPodPolicy,
+    /// So long after its end its pods and its Service go.
+    pub ttl: Option<SignedDuration>,
     /// The whole object; `None` once it is finished and nothing of it is left to do.
     pub whole: Option<Arc<Run>>,
 }
@@ -59,6 +66,9 @@ impl RunFacts {
             cluster: cluster_of(&run),
             experiment: run.spec.experiment.clone(),
             phase: status.and_then(|status| status.phase).unwrap_or_default(),
+            ended: status.and_then(|status| status.completion_time.as_ref()).map(|time| time.0),
+            clean_pods: run.spec.clean_pod_policy,
+            ttl: run.spec.ttl_after_finished.map(SignedDuration::from),
             whole: (!status.is_some_and(is_over)).then(|| Arc::new(run)),
         })
     }
@@ -66,6 +76,11 @@ impl RunFacts {
     /// Whether our finalizer is on it.
     pub fn has_finalizer(&self) -> bool {
         self.finalizers.iter().any(|one| one == Finalizer::Run.as_str())
+    }
+
+    /// When the pods and the Service of a finished Run go; `None` when they stay.
+    pub fn cleared_at(&self) -> Option<Timestamp> {
+        Some(self.ended?.saturating_add(self.ttl?).unwrap_or(Timestamp::MAX))
     }
 }
 
@@ -250,6 +265,8 @@ fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
 pub struct ServiceFacts {
     /// UID of the Run by its label.
     pub run_uid: String,
+    /// Whether it is being deleted.
+    pub deleting: bool,
     /// The attempt that it selects, if it selects pods of that Run.
     pub attempt: Option<i32>,
 }
@@ -262,7 +279,7 @@ impl ServiceFacts {
         let attempt = selector
             .filter(|selector| selector.get(labels::RUN_UID) == Some(&run_uid))
             .and_then(|selector| selector.get(labels::ATTEMPT)?.parse().ok());
-        Some(Self { run_uid, attempt })
+        Some(Self { run_uid, deleting: service.metadata.deletion_timestamp.is_some(), attempt })
     }
 }
 

@@ -140,6 +140,8 @@ pub struct Observed {
     pub alike_is_taken: bool,
     /// The attempt that its Service selects.
     pub service_for: Option<i32>,
+    /// Whether a Service of it is there that is not being deleted, whatever it selects.
+    pub has_service: bool,
     /// When something that is only believed in must be looked at again.
     pub believed_until: Option<Timestamp>,
 
@@ -195,6 +197,7 @@ pub fn observe(caches: &Caches, memory: &Memory, key: &ObjectKey, now: Timestamp
         Subject::Unseen | Subject::Gone => None,
     };
     let shown = caches.services.get(key).filter(|service| Some(&service.run_uid) == uid.as_ref());
+    let has_service = shown.as_ref().is_some_and(|service| !service.deleting);
     let shown = shown.and_then(|service| service.attempt);
     remembered.service = remembered.service.filter(|kept| {
         Some(&kept.run_uid) == uid.as_ref()
@@ -232,6 +235,7 @@ pub fn observe(caches: &Caches, memory: &Memory, key: &ObjectKey, now: Timestamp
         rehearsed_at,
         alike_is_taken,
         service_for,
+        has_service,
         believed_until,
         rehearsal: None,
         subject_is_live: false,

@@ -79,6 +79,7 @@ impl Notice {
             | AttemptCause::Infrastructure
             | AttemptCause::NamespaceQuota
             | AttemptCause::WallClock
+            | AttemptCause::TotalTime
             | AttemptCause::ClusterDeleted
             | AttemptCause::Deallocated => true,
             AttemptCause::Succeeded

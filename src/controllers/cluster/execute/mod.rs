@@ -83,6 +83,7 @@ async fn carry_out(context: &Context, scope: &Scope, action: &Action) -> Result<
             run_marks::direct(context, scope, run, *attempt, (*kind, *reason), culprit.as_ref()).await
         }
         Action::Hold { run, hold } => run_marks::hold(context, scope, run, hold).await,
+        Action::GiveUp { run } => run_marks::give_up(context, scope, run).await,
         // The planner puts these into the second half: they need the report stored first.
         Action::RequestNode { .. } | Action::Forget { .. } | Action::ReleaseFinalizer => {
             super::afterwards::carry_out(context, scope, action).await
@@ -102,6 +103,7 @@ pub fn name(action: &Action) -> &'static str {
         Action::Forget { .. } => "Forget",
         Action::Directive { .. } => "Directive",
         Action::Hold { .. } => "Hold",
+        Action::GiveUp { .. } => "GiveUp",
         Action::ReleaseFinalizer => "ReleaseFinalizer",
     }
 }

@@ -1,4 +1,4 @@
-//! Marks on a Run: a directive for its attempt, a hold.
+//! Marks on a Run: a directive for its attempt, a hold, the end of its wait.
 
 use kube::Api;
 use serde_json::json;
@@ -6,7 +6,7 @@ use trainyard_api::{
     cluster_node::{Claim, ClusterNode},
     names::FieldManager,
     run::Run,
-    run_status::{Directive, RunQueue},
+    run_status::{Directive, GivenUp, RunQueue},
 };
 use trainyard_model::snapshot::run::{LightRun, wire_directive_reason, wire_kind};
 use trainyard_model::status::queue;
@@ -125,8 +125,21 @@ pub async fn hold(context: &Context, scope: &Scope, run: &RunId, hold: &Hold) ->
         hold: Some(queue::wire_hold(hold)),
         ..light.queue.clone().unwrap_or_default()
     };
-    let api: Api<Run> = Api::namespaced(context.client.clone(), &run.namespace);
-    let fields = queue_fields(Some(&entry));
+    write_queue(context, light, &entry).await
+}
+
+/// Has the run controller end a run that waits. Written on the version that the plan was made from: whoever was suspended
+/// or resumed meanwhile has another deadline. What it waited for stays, for the sentence about its end.
+pub async fn give_up(context: &Context, scope: &Scope, run: &RunId) -> Result<(), Error> {
+    let light = planned(scope, run)?;
+    let entry =
+        RunQueue { given_up: Some(GivenUp::QueueDeadline), ..light.queue.clone().unwrap_or_default() };
+    write_queue(context, light, &entry).await
+}
+
+async fn write_queue(context: &Context, light: &LightRun, entry: &RunQueue) -> Result<(), Error> {
+    let api: Api<Run> = Api::namespaced(context.client.clone(), &light.id.namespace);
+    let fields = queue_fields(Some(entry));
     let written =
         apply::merge_status(&api, &run_seen(light), FieldManager::RunQueue.as_str(), &fields).await?;
     remember_run(context, &written);

@@ -89,10 +89,25 @@ impl Draft {
         if self.is_terminal() {
             return;
         }
+        if phase == RunPhase::Queued && self.begins_to_wait() {
+            self.status.queued_time = Some(Time(self.now));
+        }
         self.status.phase = Some(phase);
         self.status.reason = Some(reason);
         self.status.message =
             Some(text::clip(message.as_ref(), text::MESSAGE_MAX)).filter(|message| !message.is_empty());
+    }
+
+    /// Whether a Run that is queued now begins to wait anew: not if it waits already, nor after an attempt that was never
+    /// launched, which for its user is one wait.
+    fn begins_to_wait(&self) -> bool {
+        let was_launched = self.status.attempts.last().is_some_and(|attempt| attempt.launched.is_some());
+        match self.status.phase {
+            _ if self.status.queued_time.is_none() => true,
+            None | Some(RunPhase::Queued) => false,
+            Some(RunPhase::Suspended) => true,
+            Some(_) => was_launched,
+        }
     }
 
     /// Sets a condition.
@@ -127,7 +142,11 @@ impl Draft {
             reason.map(|reason| text::clip(&reason, text::REASON_MAX)).filter(|reason| !reason.is_empty());
         attempt.message = Some(text::clip(&message, text::MESSAGE_MAX)).filter(|message| !message.is_empty());
         attempt.end_time = Some(Time(now));
+        // As whoever reads the status would count it: times are stored in whole seconds.
+        let seconds = attempt.launched.as_ref().map_or(0, |at| (now.as_second() - at.0.as_second()).max(0));
         let totals = self.status.totals.get_or_insert_default();
+        totals.running_seconds =
+            totals.running_seconds.saturating_add(i32::try_from(seconds).unwrap_or(i32::MAX));
         match cause {
             AttemptCause::UserCode | AttemptCause::Setup => totals.user_failures += 1,
             AttemptCause::Infrastructure => totals.infrastructure_failures += 1,
@@ -137,6 +156,7 @@ impl Draft {
             | AttemptCause::Canceled
             | AttemptCause::Requeue
             | AttemptCause::WallClock
+            | AttemptCause::TotalTime
             | AttemptCause::ClusterDeleted
             | AttemptCause::Deallocated
             | AttemptCause::NamespaceQuota

@@ -25,12 +25,16 @@
 //! | [`members`] | which pods count, and what is said of them |
 //! | [`verdict`] | how an attempt ended: the failure table |
 //! | [`patience`] | how long a pod may take to start |
+//! | [`limits`] | limits of time: of an attempt, of all attempts, of a wait |
 //! | [`queued`] | a Run without a live attempt: acceptance, retry, terminal phases |
+//! | [`over`] | a finished Run: what is left of it, and for how long |
 //! | [`draft`] | the status to be written |
 
 pub mod attempt;
 pub mod draft;
+pub mod limits;
 pub mod members;
+pub mod over;
 pub mod patience;
 pub mod queued;
 pub mod verdict;
@@ -40,6 +44,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use trainyard_api::Run;
+use trainyard_api::retention::CleanPodPolicy;
 use trainyard_api::run_status::{Attempt, RunStatus};
 use trainyard_model::run::{InvalidRun, ValidRun};
 
@@ -78,6 +83,8 @@ pub enum Step {
         /// The attempt.
         attempt: i32,
     },
+    /// Delete the Service, if it is the Run's.
+    RemoveService,
     /// Create a pod.
     CreatePod(Box<Pod>),
     /// Read the ClusterNodes of the allocation from the API server.
@@ -126,26 +133,15 @@ impl Decision {
 pub fn decide(seen: &Observed, now: Timestamp) -> Decision {
     let mut decision = match &seen.subject {
         Subject::Live { run, valid } => live(seen, run, valid, now),
-        Subject::Over(facts) => over(seen, &facts.seen.uid, facts.deleting && facts.has_finalizer()),
+        Subject::Over(facts) => over::decide(seen, facts, now),
         Subject::Unseen if seen.pods.is_empty() => Decision::default(),
         Subject::Unseen => Decision::steps(vec![Step::ReadRun]),
-        Subject::Gone => Decision::steps(stops(seen.pods.values())),
+        Subject::Gone => Decision::steps(stops(seen.pods.values(), CleanPodPolicy::Running)),
     };
     if decision.steps.is_empty() {
         decision.wake_at = decision.wake_at.into_iter().chain(seen.believed_until).min();
     }
     decision
-}
-
-/// A finished Run: whatever pods of it are still held or appear late are let go.
-fn over(seen: &Observed, uid: &str, remove_finalizer: bool) -> Decision {
-    let (own, strangers) = by_run(seen, uid);
-    let mut steps = stops(own.iter().copied());
-    steps.extend(once_seen_live(seen, removals(&strangers)));
-    if steps.is_empty() && remove_finalizer && own.iter().all(|pod| pod.finished) {
-        steps.push(Step::RemoveRunFinalizer);
-    }
-    Decision::steps(steps)
 }
 
 fn live(
@@ -160,11 +156,17 @@ fn live(
     let case = Case { seen, run, valid, uid: &uid, own: &own, strangers: &strangers, now };
 
     // Pods of ended attempts are let go on sight, whatever else there is to do.
+    let policy = run.spec.clean_pod_policy;
     let mut steps: Vec<Step> = case
         .pods_standing(Standing::Ended)
-        .filter_map(|pod| Step::stop(pod, !pod.finished && pod.closes_until().is_none_or(|end| end <= now)))
+        .filter_map(|pod| {
+            let closes = pod.closes_until().is_some_and(|end| end > now);
+            Step::stop(pod, goes(pod, policy) && !closes)
+        })
         .collect();
-    let doubtful = [stops(case.pods_standing(Standing::Unrecorded)), removals(&strangers)].concat();
+    let doubtful =
+        [stops(case.pods_standing(Standing::Unrecorded), CleanPodPolicy::Running), removals(&strangers)]
+            .concat();
     steps.extend(once_seen_live(seen, doubtful));
     if !steps.is_empty() {
         return Decision::steps(steps);
@@ -284,9 +286,14 @@ fn removals(strangers: &[&PodFacts]) -> Vec<Step> {
     strangers.iter().filter_map(|pod| Step::stop(pod, true)).collect()
 }
 
-/// What lets these pods go: finished ones lose our finalizer and stay, the others are deleted, too.
-fn stops<'a>(pods: impl Iterator<Item = &'a PodFacts>) -> Vec<Step> {
-    pods.filter_map(|pod| Step::stop(pod, !pod.finished)).collect()
+/// What lets these pods go: they lose our finalizer, and all are deleted but the finished ones that stay by this policy.
+fn stops<'a>(pods: impl Iterator<Item = &'a PodFacts>, policy: CleanPodPolicy) -> Vec<Step> {
+    pods.filter_map(|pod| Step::stop(pod, goes(pod, policy))).collect()
+}
+
+/// Whether a pod of an ended attempt is deleted by this policy.
+fn goes(pod: &PodFacts, policy: CleanPodPolicy) -> bool {
+    !pod.finished || policy == CleanPodPolicy::All
 }
 
 #[cfg(test)]

@@ -4,12 +4,13 @@ use jiff::SignedDuration;
 use trainyard_api::Time;
 use trainyard_api::conditions::{self, ConditionStatus, RunCondition};
 use trainyard_api::names::Finalizer;
+use trainyard_api::retention::CleanPodPolicy;
 use trainyard_api::run_status::{AcceptedReason, Attempt, AttemptCause, AttemptTotals, RunPhase, RunReason};
 use trainyard_model::run::acceptance::{self, Unacceptable};
 use trainyard_model::run::{Process, ValidRun, spec_hash};
 
 use super::draft::Draft;
-use super::{Case, Decision, Step};
+use super::{Case, Decision, Step, limits};
 use crate::controllers::run::observe::{Refused, Rehearsal};
 use crate::controllers::run::report::Notice;
 use crate::resources::pod::{self, Binding, Machine};
@@ -42,6 +43,11 @@ pub fn go_on(case: &Case<'_>, mut draft: Draft) -> Decision {
         Next::Wait(_) if draft.is_cancelled() => {
             finish(case, &mut draft, RunPhase::Canceled, RunReason::Canceled, "cancelled by its user");
         }
+        Next::Wait(_) if limits::is_total_used_up(case, &draft) => {
+            let text = format!("attempt {}: {said}; {}", last.number, limits::total_time(case));
+            finish(case, &mut draft, RunPhase::Failed, RunReason::TotalTime, &text);
+        }
+        Next::Wait(_) if limits::is_given_up(&draft) => limits::give_up(case, &mut draft),
         Next::Wait(_) if case.run.spec.suspend => {
             draft.set_phase(
                 RunPhase::Suspended,
@@ -62,7 +68,7 @@ pub fn go_on(case: &Case<'_>, mut draft: Draft) -> Decision {
                 && draft.status.phase != Some(RunPhase::Queued)
             {
                 refuse(&mut draft, AcceptedReason::QuotaExceeded, &said);
-                return draft.write();
+                return limits::wait_unseen(case, draft, None);
             }
             return queue(case, draft, reason, &said);
         }
@@ -89,6 +95,7 @@ fn next(cause: AttemptCause, totals: &AttemptTotals, user: i32, infrastructure: 
         }
         AttemptCause::Infrastructure => Next::Fail(RunReason::Infrastructure),
         AttemptCause::WallClock => Next::Fail(RunReason::WallClock),
+        AttemptCause::TotalTime => Next::Fail(RunReason::TotalTime),
         AttemptCause::ClusterDeleted => Next::Fail(RunReason::ClusterDeleted),
         AttemptCause::Deallocated => Next::Fail(RunReason::Deallocated),
         AttemptCause::NotStarted
@@ -117,7 +124,8 @@ fn spent(reason: RunReason, totals: &AttemptTotals) -> String {
     }
 }
 
-fn finish(case: &Case<'_>, draft: &mut Draft, phase: RunPhase, reason: RunReason, message: &str) {
+/// Ends the Run in this terminal phase.
+pub fn finish(case: &Case<'_>, draft: &mut Draft, phase: RunPhase, reason: RunReason, message: &str) {
     draft.set_phase(phase, reason, message);
     draft.status.completion_time = Some(Time(case.now));
     let condition = match phase {
@@ -135,7 +143,7 @@ fn finish(case: &Case<'_>, draft: &mut Draft, phase: RunPhase, reason: RunReason
 /// A Run that is being deleted goes when no pod of it is left that runs or is held.
 fn delete(case: &Case<'_>, draft: Draft) -> Decision {
     // Pods with the number of an attempt that was never recorded: whoever made them, they go now.
-    let stops = super::stops(case.own.iter().copied());
+    let stops = super::stops(case.own.iter().copied(), CleanPodPolicy::Running);
     if !stops.is_empty() {
         return Decision::steps(stops);
     }
@@ -163,18 +171,18 @@ fn queue(case: &Case<'_>, mut draft: Draft, reason: RunReason, said: &str) -> De
                     draft.set_phase(RunPhase::Queued, fault.reason(), text);
                 }
             }
-            return draft.write();
+            return limits::wait_unseen(case, draft, None);
         }
     };
     if let Some(when) = rest_after_setup(draft.status.attempts.iter().rev()).filter(|when| case.now < *when) {
         let text = format!("its set-up failed ({said}); tried again after {when}, or create another Run now");
         refuse(&mut draft, AcceptedReason::SetupFailed, &text);
-        return draft.write_or_wait(Some(when));
+        return limits::wait_unseen(case, draft, Some(when));
     }
     if let Some(leftover) = case.strangers.first() {
         let text = format!("pod {} of an earlier Run of this name is being removed", leftover.seen.name);
         draft.set_phase(RunPhase::Queued, RunReason::NotChecked, text);
-        return draft.write_or_wait(Some(case.now + LEFTOVER_AGAIN));
+        return limits::wait_unseen(case, draft, Some(case.now + LEFTOVER_AGAIN));
     }
     rehearse(case, run, draft, reason, said)
 }
@@ -221,7 +229,7 @@ fn rehearse(case: &Case<'_>, run: &ValidRun, mut draft: Draft, reason: RunReason
             };
             let text = format!("pod {} would be refused: {}", refusal.name, refusal.message);
             refuse(&mut draft, why, &text);
-            return draft.write_or_wait(asked_again_at);
+            return limits::wait_unseen(case, draft, asked_again_at);
         }
         (Some(stored), None) if stored.status != ConditionStatus::False => {}
         (Some(stored), None)
@@ -229,7 +237,7 @@ fn rehearse(case: &Case<'_>, run: &ValidRun, mut draft: Draft, reason: RunReason
                 && looked_at_this
                 && asked_again_at.is_some_and(|when| case.now < when) =>
         {
-            return draft.write_or_wait(asked_again_at);
+            return limits::wait_unseen(case, draft, asked_again_at);
         }
         (None, None) if case.seen.alike_is_taken => {
             if !has_finalizer(case) {

@@ -14,7 +14,7 @@ use trainyard_api::run::SuccessPolicy;
 use trainyard_api::run_status::{Attempt, AttemptCause, Directive, DirectiveKind, DirectiveReason};
 use trainyard_model::run::{Process, ValidRun};
 
-use super::{Case, patience};
+use super::{Case, limits, patience};
 use crate::controllers::run::facts::{PodFacts, Progress};
 
 /// How an attempt ended.
@@ -93,7 +93,7 @@ pub fn of_launched(
         .or_else(|| machine_failed(case, members))
         .or_else(|| process_failed(case, members))
         .or_else(|| member_lost(case, run, attempt.number, members))
-        .or_else(|| took_too_long(run, launched, case.now))
+        .or_else(|| limits::took_too_long(case, run, launched))
         .or_else(|| patience::lost(run, launched, members, case.now))
 }
 
@@ -276,21 +276,8 @@ fn member_lost(case: &Case<'_>, run: &ValidRun, attempt: i32, members: &Members<
     Some(End::by(AttemptCause::Infrastructure, &name, "PodGone", text))
 }
 
-/// When the attempt reaches the time limit of its Run.
-pub fn deadline(run: &ValidRun, launched: Timestamp) -> Timestamp {
-    launched.saturating_add(run.limit).unwrap_or(Timestamp::MAX)
-}
-
-fn took_too_long(run: &ValidRun, launched: Timestamp, now: Timestamp) -> Option<End> {
-    (now >= deadline(run, launched)).then(|| {
-        let limit = trainyard_api::duration::Duration::from_secs(run.limit.as_secs());
-        let message = format!("it ran longer than maxWallClockTime, {limit}; create a Run with a longer one");
-        End::plain(AttemptCause::WallClock, message)
-    })
-}
-
 /// When [`of_launched`] may say something else although nothing happens.
 pub fn next_look(case: &Case<'_>, run: &ValidRun, launched: Timestamp, members: &Members<'_>) -> Timestamp {
-    let limits = patience::limits(run, launched, members).map(|limit| limit.until);
-    limits.filter(|when| *when > case.now).fold(deadline(run, launched), Timestamp::min)
+    let waits = patience::limits(run, launched, members).map(|limit| limit.until);
+    waits.filter(|when| *when > case.now).fold(limits::deadline(case, run, launched), Timestamp::min)
 }

@@ -55,6 +55,7 @@ enum Done {
     Read(Option<Box<Run>>),
     Rehearsed(Rehearsal),
     Service(i32),
+    ServiceGone,
     Created(Box<PodFacts>),
     Ungated(Box<PodFacts>),
     Stopped(Box<PodFacts>),
@@ -125,6 +126,11 @@ fn absorb(with: &Executor, seen: &mut Observed, done: Done) {
                 with.memory.keep_service(&seen.key, &uid, attempt, now);
             }
             seen.service_for = Some(attempt);
+            seen.has_service = true;
+        }
+        Done::ServiceGone => {
+            seen.service_for = None;
+            seen.has_service = false;
         }
         Done::Created(pod) => {
             seen.nodes_are_live = false;
@@ -242,6 +248,7 @@ impl Hands {
             Step::RemoveRunFinalizer => one(self.remove_run_finalizer().await?),
             Step::Rehearse(pods) => one(self.rehearse(&pods).await?),
             Step::EnsureService { attempt } => one(self.ensure_service(attempt).await?),
+            Step::RemoveService => one(self.remove_service().await?),
             Step::CreatePod(pod) => one(self.create_pod(&pod).await?),
             Step::ReadNodes => one(Done::Nodes(self.read_nodes().await?)),
             Step::ReadRun => {

@@ -1,4 +1,4 @@
-//! The step on the Service of a Run.
+//! The steps on the Service of a Run.
 
 use kube::ResourceExt as _;
 use serde_json::json;
@@ -10,9 +10,20 @@ use super::{Done, Hands, is_of_earlier_run, is_owned_by};
 use crate::controllers::run::observe::{Refusal, Refused};
 use crate::kubernetes::apply::{self, Creation, DeleteIf, PatchIf, Seen};
 use crate::kubernetes::error::Error;
+use crate::kubernetes::read;
 use crate::resources::service;
 
 impl Hands {
+    /// One that carries the Run's label and is somebody else's stays.
+    pub(super) async fn remove_service(&self) -> Result<Done, Error> {
+        if let Some(existing) = read::get(&self.services, &self.key.name).await?
+            && is_owned_by(&existing.metadata, &self.uid())
+        {
+            apply::delete(&self.services, &Seen::of(&existing)?, DeleteIf::SameObject, None).await?;
+        }
+        Ok(Done::ServiceGone)
+    }
+
     pub(super) async fn ensure_service(&self, attempt: i32) -> Result<Done, Error> {
         let run = self.whole()?;
         let id = RunIdentity {

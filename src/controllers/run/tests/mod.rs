@@ -4,8 +4,10 @@
 
 mod crashes;
 mod endings;
+mod limits;
 mod pod_template;
 mod protocol;
+mod remains;
 mod roles;
 mod stories;
 mod tampering;

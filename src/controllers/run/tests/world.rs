@@ -331,6 +331,13 @@ impl World {
         })
     }
 
+    /// Whether a pod is on a node that is lost: nobody there will ever end it.
+    pub fn is_stuck(&self, pod: &str) -> bool {
+        let pod = self.pods().into_iter().find(|one| one.name_any() == pod);
+        let node = pod.and_then(|pod| pod.spec?.node_name);
+        node.is_some_and(|node| self.is_silent(&node))
+    }
+
     /// A pod's main container exits.
     pub fn exit(&self, pod: &str, code: i32) {
         let now = self.clock.now().to_string();
