@@ -119,6 +119,7 @@ pub fn first_waiting_run_could_not_start(snapshot: &Snapshot, now: Timestamp, pl
         WaitReason::ExceedsNodeSize,
         WaitReason::GrowthBlocked,
         WaitReason::ClusterOnHold,
+        WaitReason::NoFreeMachines,
         WaitReason::ClusterDeleting,
     ];
     let Some(first) = plan.report.runs.iter().find(|run| !passed_over.contains(&run.reason())) else {
