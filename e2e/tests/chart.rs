@@ -96,7 +96,7 @@ const USED: [(&str, &str, &str); 24] = [
     ("", "pods", "get list watch create patch delete"),
     // One that is there already is read and pointed at the new attempt; one of an earlier Run of the name is deleted.
     ("", "services", "get list watch create patch delete"),
-    // Cordoned, and deleted when they belong to no ClusterNode.
+    // Taken and given back, cordoned, and deleted when they belong to no ClusterNode.
     ("", "nodes", "get list watch patch delete"),
     ("apps", "daemonsets", "list watch"),
     ("karpenter.sh", "nodeclaims", "get list watch create patch delete"),

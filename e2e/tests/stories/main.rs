@@ -22,5 +22,6 @@ mod queue;
 mod rest;
 mod roles;
 mod sharing;
+mod static_nodes;
 mod tenancy;
 mod wrong;
