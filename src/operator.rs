@@ -19,7 +19,7 @@ use crate::{
         events::Events,
         leader::{Election, Lost, Term},
     },
-    provisioner::{Engines, karpenter::Karpenter},
+    provisioner::{EngineKind, Engines, Provisioner, karpenter::Karpenter, static_nodes::Static},
     settings::Settings,
     tasks::{Fault, Tasks},
     telemetry::{
@@ -110,7 +110,9 @@ fn first_gate(context: &Context) -> Gate {
 fn start(context: &Context, tasks: &mut Tasks) {
     let Context { client, lease_client: _, clock, metrics, readiness, settings } = context;
     let events = Events::start(client.clone(), &settings.identity(), clock.clone(), metrics.clone(), tasks);
-    let engines = Engines::new(Arc::new(Karpenter::new(client.clone(), clock.clone())));
+    let karpenter: Arc<dyn Provisioner> = Arc::new(Karpenter::new(client.clone(), clock.clone()));
+    let found: Arc<dyn Provisioner> = Arc::new(Static::new(client.clone(), clock.clone()));
+    let engines = Engines::new([(EngineKind::Karpenter, karpenter), (EngineKind::Static, found)]);
     let nodes = controllers::node::NodeController::start(controllers::node::Setup {
         client: client.clone(),
         clock: clock.clone(),

@@ -212,6 +212,8 @@ closed_set! {
         NodesOccupied,
         /// An annotation asks for a node to be removed that this Cluster never had.
         NodeToRemoveNotFound,
+        /// Nodes that the class selects are not taken, because they are smaller than the size; the message names them.
+        NodesTooSmall,
         /// Machines with our labels that no ClusterNode accounts for.
         StrayMachines,
         /// A machine of that name exists and is not ours.

@@ -132,6 +132,18 @@ pub struct Engine {
     /// As a Karpenter NodeClaim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub karpenter: Option<KarpenterNode>,
+    /// As a Node that is there already.
+    #[serde(default, rename = "static", skip_serializing_if = "Option::is_none")]
+    pub static_node: Option<StaticNode>,
+}
+
+/// Which Nodes it may be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StaticNode {
+    /// Labels it must have.
+    #[schemars(schema_with = "schema::node_selector")]
+    pub node_selector: BTreeMap<String, String>,
 }
 
 /// All that a NodeClaim is made from.
@@ -351,7 +363,8 @@ pub struct ClusterNodeStatus {
     #[serde(default, rename = "providerID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub provider_id: Option<String>,
-    /// UID of the backing object (NodeClaim), once seen: one that was seen and is gone is not made again.
+    /// UID of the backing object (NodeClaim, or the static Node), once seen: one that was seen and is gone is not made
+    /// again.
     #[serde(default, rename = "machineUID", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::uid")]
     pub machine_uid: Option<String>,

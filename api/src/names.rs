@@ -62,6 +62,12 @@ pub mod node_labels {
     pub const CLUSTER_NODE: &str = "trainyard.node-restriction.kubernetes.io/cluster-node";
     /// UID of the ClusterNode whose machine this is.
     pub const CLUSTER_NODE_UID: &str = "trainyard.node-restriction.kubernetes.io/cluster-node-uid";
+    /// Which engine has the machine, where that is not told by its other objects.
+    pub const ENGINE: &str = "trainyard.node-restriction.kubernetes.io/engine";
+    /// On a Node that was found and not made: a hash of the taint it was given, which goes when it is given back.
+    pub const ADDED_TAINT: &str = "trainyard.node-restriction.kubernetes.io/added-taint";
+    /// On a Node: it was cordoned by trainyard, and not by an administrator.
+    pub const CORDONED: &str = "trainyard.node-restriction.kubernetes.io/cordoned";
 }
 
 /// Annotations people and the operator write.
@@ -156,6 +162,9 @@ mod tests {
             node_labels::CLUSTER_NAMESPACE,
             node_labels::CLUSTER_NODE,
             node_labels::CLUSTER_NODE_UID,
+            node_labels::ENGINE,
+            node_labels::ADDED_TAINT,
+            node_labels::CORDONED,
         ] {
             let (domain, _) = label.split_once('/').expect("a label of ours has a domain");
             assert!(domain.ends_with(".node-restriction.kubernetes.io"), "{label}");

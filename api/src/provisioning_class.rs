@@ -1,5 +1,7 @@
 //! `ProvisioningClass`: which engine makes a Cluster's machines, and how; for machines what StorageClass is for disks.
 
+use std::collections::BTreeMap;
+
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -38,11 +40,18 @@ use crate::vm_size::SIZE_NAME_PATTERN;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one_engine())]
+#[x_kube(
+    validation = exactly_one_engine(),
+    validation = engine_stays(),
+    validation = found_machines_are_where_they_are(),
+)]
 pub struct ProvisioningClassSpec {
     /// Machines are Karpenter NodeClaims that belong to no NodePool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub karpenter: Option<KarpenterEngine>,
+    /// Machines are Nodes that are there already: they are taken for a Cluster, and given back as they were found.
+    #[serde(default, rename = "static", skip_serializing_if = "Option::is_none")]
+    pub static_nodes: Option<StaticEngine>,
     /// The taint of every machine, which keeps pods of others off it. New machines only.
     #[serde(default)]
     pub taint: ClassTaint,
@@ -91,6 +100,15 @@ pub struct KarpenterEngine {
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     #[x_kube(validation = requirements_are_not_ours())]
     pub requirements: Vec<Requirement>,
+}
+
+/// Which Nodes may be taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StaticEngine {
+    /// Labels of the Nodes that may be taken, all of them, as in a pod's nodeSelector. New machines only.
+    #[schemars(schema_with = "schema::node_selector")]
+    pub node_selector: BTreeMap<String, String>,
 }
 
 /// The taint of a class's machines.
@@ -146,9 +164,26 @@ pub struct Placement {
     pub zones: Vec<String>,
 }
 
-/// With one engine so far, this also keeps the engine's kind from changing.
 fn exactly_one_engine() -> kube::core::Rule {
-    kube::core::Rule::new("has(self.karpenter)").message("exactly one engine is needed: write karpenter")
+    kube::core::Rule::new("has(self.karpenter) != has(self.static)")
+        .message("exactly one engine is needed: write karpenter or static")
+}
+
+/// A Cluster keeps its class by name, and what it asks for must go on meaning the same.
+fn engine_stays() -> kube::core::Rule {
+    kube::core::Rule::new("has(self.karpenter) == has(oldSelf.karpenter)")
+        .message("the engine cannot be changed: create another ProvisioningClass")
+        .reason(kube::core::Reason::FieldValueForbidden)
+}
+
+/// Which zone a machine is in cannot be asked for where machines are found: only the selector chooses.
+fn found_machines_are_where_they_are() -> kube::core::Rule {
+    kube::core::Rule::new(
+        "!has(self.static) || !has(self.placement) || (self.placement.mode == 'Any' && \
+         (!has(self.placement.zones) || size(self.placement.zones) == 0))",
+    )
+    .message("placement is for machines that are made: with static, write topology.kubernetes.io/zone into nodeSelector")
+    .field_path(".placement")
 }
 
 /// Karpenter itself refuses the other keys of its domain and the host name.

@@ -87,6 +87,16 @@ pub fn quantities(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "maxProperties": 16, "additionalProperties": quantity(generator)})
 }
 
+/// Labels that a Node must have: at least one, because all Nodes would include those of the control plane.
+pub fn node_selector(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 16,
+        "additionalProperties": label_value(generator),
+    })
+}
+
 /// Environment variables by name.
 pub fn environment(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -98,7 +98,7 @@ const USED: [(&str, &str, &str); 24] = [
     // One that is there already is read and pointed at the new attempt; one of an earlier Run of the name is deleted, and that of
     // a finished Run in its time.
     ("", "services", "get list watch create patch delete"),
-    // Cordoned, and deleted when they belong to no ClusterNode.
+    // Taken and given back, cordoned, and deleted when they belong to no ClusterNode.
     ("", "nodes", "get list watch patch delete"),
     ("apps", "daemonsets", "list watch"),
     ("karpenter.sh", "nodeclaims", "get list watch create patch delete"),

@@ -10,12 +10,14 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use trainyard_api::{
     capacity,
     cluster::{Cluster, ClusterErrorCode, ProvisioningClassRef, VmPriority},
-    cluster_node::{CapacityType, Engine, KarpenterNode, VmSizeFacts},
+    cluster_node::{CapacityType, Engine, KarpenterNode, StaticNode, VmSizeFacts},
     placement::{Taint, Toleration},
-    provisioning_class::{KarpenterEngine, PlacementMode, ProvisioningClass},
+    provisioning_class::{KarpenterEngine, PlacementMode, ProvisioningClass, StaticEngine},
     vm_size::VmSize,
 };
 use trainyard_planner::{Placement, Zone};
+
+use crate::node::found::Counted;
 
 /// The engine name under which `VmSize.spec.instanceTypes` is looked up for Karpenter.
 const KARPENTER: &str = "karpenter";
@@ -73,7 +75,6 @@ pub fn resolve(
     let size = find_size(cluster, sizes)?;
     let class = find_class(cluster, classes)?;
     granted(cluster, class, size, namespace)?;
-    let karpenter = engine(class)?;
     let facts = VmSizeFacts {
         size_name: size.spec.size_name.clone(),
         vcpus: size.spec.vcpus,
@@ -83,19 +84,7 @@ pub fn resolve(
     let zones = class.spec.placement.zones.clone();
     Ok(Resolved {
         class: reference(class),
-        engine: Engine {
-            karpenter: Some(KarpenterNode {
-                node_class_ref: karpenter.node_class_ref.clone(),
-                requirements: karpenter.requirements.clone(),
-                instance_type: size.spec.instance_type(KARPENTER).to_owned(),
-                capacity_type: match cluster.spec.vm_priority {
-                    VmPriority::Dedicated => CapacityType::OnDemand,
-                    VmPriority::LowPriority => CapacityType::Spot,
-                },
-                zones: zones.clone(),
-                requests: requests(&facts),
-            }),
-        },
+        engine: engine(cluster, size, class, &facts)?,
         taint: Taint {
             key: class.spec.taint.key.clone(),
             value: class.spec.taint.value.clone().unwrap_or_else(|| name_of(cluster.metadata.name.as_ref())),
@@ -249,16 +238,56 @@ fn find_class<'a>(
     }
 }
 
-fn engine(class: &ProvisioningClass) -> Result<&KarpenterEngine, Refusal> {
-    match &class.spec.karpenter {
-        Some(karpenter) => Ok(karpenter),
-        None => refuse(
-            ClusterErrorCode::ProvisioningClassInvalid,
+fn engine(
+    cluster: &Cluster,
+    size: &VmSize,
+    class: &ProvisioningClass,
+    facts: &VmSizeFacts,
+) -> Result<Engine, Refusal> {
+    let name = name_of(class.metadata.name.as_ref());
+    match (&class.spec.karpenter, &class.spec.static_nodes) {
+        (Some(karpenter), _) => {
+            let node = karpenter_node(cluster, size, class, karpenter, facts);
+            Ok(Engine { karpenter: Some(node), ..Engine::default() })
+        }
+        (None, Some(_)) if cluster.spec.vm_priority == VmPriority::LowPriority => refuse(
+            ClusterErrorCode::LowPriorityNotSold,
             format!(
-                "ProvisioningClass {} names no engine that this version of trainyard has: write spec.karpenter.",
-                name_of(class.metadata.name.as_ref())
+                "spec.vmPriority LowPriority: the machines of ProvisioningClass {name} are there to stay. Create a \
+                 Cluster with vmPriority Dedicated."
             ),
         ),
+        (None, Some(StaticEngine { node_selector })) => {
+            let node = StaticNode { node_selector: node_selector.clone() };
+            Ok(Engine { static_node: Some(node), ..Engine::default() })
+        }
+        (None, None) => refuse(
+            ClusterErrorCode::ProvisioningClassInvalid,
+            format!(
+                "ProvisioningClass {name} names no engine that this version of trainyard has: write spec.karpenter or \
+                 spec.static."
+            ),
+        ),
+    }
+}
+
+fn karpenter_node(
+    cluster: &Cluster,
+    size: &VmSize,
+    class: &ProvisioningClass,
+    karpenter: &KarpenterEngine,
+    facts: &VmSizeFacts,
+) -> KarpenterNode {
+    KarpenterNode {
+        node_class_ref: karpenter.node_class_ref.clone(),
+        requirements: karpenter.requirements.clone(),
+        instance_type: size.spec.instance_type(KARPENTER).to_owned(),
+        capacity_type: match cluster.spec.vm_priority {
+            VmPriority::Dedicated => CapacityType::OnDemand,
+            VmPriority::LowPriority => CapacityType::Spot,
+        },
+        zones: class.spec.placement.zones.clone(),
+        requests: requests(facts),
     }
 }
 
@@ -318,6 +347,7 @@ pub fn recorded(cluster: &Cluster, catalogue_is_known: bool) -> Option<Refusal> 
         | ClusterErrorCode::LaunchTimeout
         | ClusterErrorCode::NodesUnusable
         | ClusterErrorCode::NodesOccupied
+        | ClusterErrorCode::NodesTooSmall
         | ClusterErrorCode::StrayMachines
         | ClusterErrorCode::NameTaken
         | ClusterErrorCode::Unknown => false,
@@ -325,6 +355,15 @@ pub fn recorded(cluster: &Cluster, catalogue_is_known: bool) -> Option<Refusal> 
     let errors = &cluster.status.as_ref()?.errors;
     let found = errors.iter().find(|error| is_hidden(error.code))?;
     Some(Refusal { code: found.code, message: found.message.clone() })
+}
+
+/// What the operator recorded in the Cluster's status of machines that are found and that it lacks: so many as it could have
+/// it has taken. None while it lacks none.
+pub fn recorded_shortage(cluster: &Cluster, engine: &Engine) -> Option<Counted> {
+    engine.static_node.as_ref()?;
+    let errors = &cluster.status.as_ref()?.errors;
+    let found = errors.iter().find(|error| error.code == ClusterErrorCode::StockOut)?;
+    Some(Counted { message: found.message.clone(), ..Counted::default() })
 }
 
 /// Why a Cluster that no longer exists gets no new node.

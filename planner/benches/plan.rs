@@ -108,6 +108,7 @@ fn snapshot(nodes: i64, queued: i64, state: State) -> Snapshot {
             initial_last_ordinal: None,
             deallocation: Deallocation::default(),
             hold: PoolHold::default(),
+            stock: None,
         },
         lifetime: Lifetime::Wanted,
         nodes: (1..=there)

@@ -26,6 +26,7 @@ pub type Invariant = fn(&Snapshot, Timestamp, &Plan) -> Verdict;
 /// Everything that can be judged from one plan alone.
 pub const INVARIANTS: &[(&str, Invariant)] = &[
     ("requests_stay_within_maximum", requests_stay_within_maximum),
+    ("requests_stay_within_the_stock", requests_stay_within_the_stock),
     ("minimum_is_kept", minimum_is_kept),
     ("refusals_are_waited_out", refusals_are_waited_out),
     ("ordinals_only_grow", ordinals_only_grow),

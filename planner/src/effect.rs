@@ -48,23 +48,28 @@ pub fn store_report(snapshot: &mut Snapshot, plan: &Plan) {
 /// `snapshot` after one action at `now`. An action on something that is not there does nothing.
 pub fn apply_action(snapshot: &mut Snapshot, action: &Action, now: Timestamp) {
     match action {
-        Action::RequestNode { ordinal, zone } => snapshot.nodes.push(Node {
-            name: NodeName(format!("n-{ordinal}")),
-            ordinal: *ordinal,
-            requested_at: now,
-            machine: Machine::Coming,
-            failure: None,
-            first_ready: None,
-            not_ready_since: None,
-            zone: zone.clone(),
-            capacity: snapshot.policy.node_capacity.clone(),
-            claims: Vec::new(),
-            idle_since: None,
-            retired: None,
-            released: false,
-            deleted: false,
-            occupied: None,
-        }),
+        Action::RequestNode { ordinal, zone } => {
+            if let Some(stock) = &mut snapshot.policy.stock {
+                stock.free -= 1;
+            }
+            snapshot.nodes.push(Node {
+                name: NodeName(format!("n-{ordinal}")),
+                ordinal: *ordinal,
+                requested_at: now,
+                machine: Machine::Coming,
+                failure: None,
+                first_ready: None,
+                not_ready_since: None,
+                zone: zone.clone(),
+                capacity: snapshot.policy.node_capacity.clone(),
+                claims: Vec::new(),
+                idle_since: None,
+                retired: None,
+                released: false,
+                deleted: false,
+                occupied: None,
+            });
+        }
         Action::Allocate { run, attempt, nodes, shares } => {
             for (name, share) in nodes.iter().zip(shares) {
                 let claim = Claim { run: run.clone(), attempt: *attempt, share: share.clone() };

@@ -10,11 +10,12 @@ use crate::growth::{Grown, Growth};
 use crate::identity::Zone;
 use crate::refusals::Refusals;
 use crate::report::{
-    HeldUp, NodeCounts, NodeReason, NodeReport, PoolHealth, PoolReport, Report, RunReport, WaitReason,
+    HeldUp, NodeCounts, NodeReason, NodeReport, PoolHealth, PoolReport, Report, RunReport, Shortage,
+    WaitReason,
 };
 use crate::shrink::Shrunk;
 use crate::snapshot::{FailureCause, Lifetime, Machine, Placement, PoolHold, RetireReason};
-use crate::wait::{because, counted};
+use crate::wait::{Wait, because, counted};
 use crate::world::{NodeState, World};
 
 /// Everything a reader of status wants to know after this plan.
@@ -50,7 +51,8 @@ fn pool(
     }
     // A stalled node stays until its timer ends, and what waits for its room is counted as well.
     let target = (world.staying() + grown.requested + grown.withheld).min(world.maximum.max(world.staying()));
-    let (health, message) = health(world, waiting, growth, grown, &counts);
+    let shortage = shortage(world, waiting);
+    let (health, message) = health(world, waiting, growth, grown, &counts, shortage.as_ref());
     PoolReport {
         current_nodes: current,
         target_nodes: target,
@@ -65,9 +67,21 @@ fn pool(
         zone: zone(world, growth, grown),
         initial_last_ordinal: world.initial_last_ordinal(),
         held_up: held_up(world),
+        shortage,
         health,
         message,
     }
+}
+
+/// What the first run that lacks machines lacks, or the minimum, if that is more.
+fn shortage(world: &World, waiting: &[RunReport]) -> Option<Shortage> {
+    let stock = world.snapshot.policy.stock.as_ref()?;
+    let of_a_run = waiting.iter().find_map(|run| match run.wait {
+        Wait::NoFreeMachines { needed, there, .. } => Some(needed - there),
+        _ => None,
+    });
+    let nodes = of_a_run.unwrap_or(0).max(world.written.minimum - world.minimum);
+    (nodes > 0).then(|| Shortage { nodes, message: stock.message.clone() })
 }
 
 fn held_up(world: &World) -> Option<HeldUp> {
@@ -135,6 +149,7 @@ fn health(
     growth: &Growth,
     grown: &Grown,
     counts: &NodeCounts,
+    shortage: Option<&Shortage>,
 ) -> (PoolHealth, String) {
     if world.snapshot.lifetime != Lifetime::Wanted {
         let left = world.nodes.iter().filter(|state| !state.is_gone()).count() as i64;
@@ -150,7 +165,7 @@ fn health(
         );
     }
     let policy = &world.snapshot.policy;
-    if let Some(limit) = policy.max_limited.as_ref().filter(|_| policy.min_nodes > world.maximum) {
+    if let Some(limit) = policy.max_limited.as_ref().filter(|_| policy.min_nodes > world.written.maximum) {
         let minimum = policy.min_nodes;
         let why = because(&limit.message);
         return (PoolHealth::Blocked, format!("minNodes {minimum} cannot be reached ({}){why}", limit.code));
@@ -159,6 +174,10 @@ fn health(
         let (wanted, cause, until) = (counted(grown.withheld, "node"), refusal.cause, refusal.until);
         let why = because(&refusal.message);
         let message = format!("{wanted} wanted; refused ({cause:?}), asked again at {until:.0}{why}");
+        return (PoolHealth::BackingOff, message);
+    }
+    if let Some(Shortage { nodes, message }) = shortage {
+        let message = format!("{} more wanted; {message}", counted(*nodes, "node"));
         return (PoolHealth::BackingOff, message);
     }
     let serving = counts.idle + counts.running;
@@ -233,7 +252,7 @@ fn explain(world: &World, state: &NodeState, shrunk: &Shrunk) -> (NodeReason, St
             let timeout = world.snapshot.policy.idle_timeout;
             let leaves = crate::clock::after(state.idle_from.unwrap_or(world.now), timeout);
             if shrunk.surplus == 0 || leaves <= world.now {
-                let minimum = world.minimum;
+                let minimum = world.written.minimum;
                 (NodeReason::KeptForMinimum, format!("idle, kept because minNodes is {minimum}"))
             } else {
                 (NodeReason::IdleTimer, format!("idle, leaves at {leaves:.0}"))

@@ -34,12 +34,13 @@ pub use capacity::Capacity;
 pub use identity::{NodeName, RunId, Zone};
 pub use policy::plan;
 pub use report::{
-    HeldUp, NodeCounts, NodeReason, NodeReport, PoolHealth, PoolReport, Report, RunReport, WaitReason,
+    HeldUp, NodeCounts, NodeReason, NodeReport, PoolHealth, PoolReport, Report, RunReport, Shortage,
+    WaitReason,
 };
 pub use snapshot::{
     ActiveRun, Backoff, Claim, Deallocation, DirectiveKind, DirectiveReason, EndedAttempt, Failure,
     FailureCause, GivenDirective, GrowthBlock, Hold, HoldReason, Lifetime, Machine, Node, Occupied,
     Placement, Policy, PoolHold, Priority, Progress, QueuedRun, Removal, RemovalKind, RequestedShare,
-    RetireReason, Retired, Snapshot,
+    RetireReason, Retired, Snapshot, Stock,
 };
 pub use wait::{Machines, Wait};

@@ -45,7 +45,7 @@ pub(crate) fn serve<'a>(
     let mut sizes = Sizes::default();
     let mut first: Option<&QueuedRun> = None;
     for run in queue.iter().copied() {
-        if let Some(passed_over) = pass_over(world, supply, &mut sizes, run) {
+        if let Some(passed_over) = pass_over(world, supply, &mut sizes, run, waiting.len()) {
             waiting.push(passed_over);
             continue;
         }
@@ -125,16 +125,22 @@ fn pass_over<'a>(
     supply: &Supply,
     sizes: &mut Sizes<'a>,
     run: &'a QueuedRun,
+    position: usize,
 ) -> Option<RunReport> {
     let wait = if deadline::is_over(world, run) {
         Wait::QueueDeadline
     } else if world.snapshot.lifetime != Lifetime::Wanted {
         Wait::ClusterDeleting
-    } else if run.node_count > world.maximum {
+    } else if run.node_count > world.written.maximum {
         exceeds_maximum(world, run)
     } else if let Some(hold) = run.hold.as_ref().filter(|hold| hold.until > world.now) {
         world.note_instant(hold.until);
         held(run, hold)
+    } else if run.node_count > world.maximum {
+        // Nothing is kept for it: a half gang would keep from others what it cannot use.
+        let words = || world.snapshot.policy.stock.as_ref().map(|stock| stock.message.clone());
+        let message = if position < NAMED_POSITIONS { words().unwrap_or_default() } else { String::new() };
+        Wait::NoFreeMachines { needed: run.node_count, there: world.total(), message }
     } else {
         exceeds_node_size(world, supply, sizes, run)?
     };
@@ -147,7 +153,7 @@ fn exceeds_maximum(world: &World, run: &QueuedRun) -> Wait {
         Some(limit) => {
             Wait::GrowthBlocked { needed, code: limit.code.clone(), message: limit.message.clone() }
         }
-        None => Wait::ExceedsMaxNodes { needed, maximum: world.maximum },
+        None => Wait::ExceedsMaxNodes { needed, maximum: world.written.maximum },
     }
 }
 

@@ -54,9 +54,22 @@ pub struct PoolReport {
     /// What keeps nodes from leaving.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_up: Option<HeldUp>,
+    /// That fewer machines are to be had than are wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shortage: Option<Shortage>,
     /// Is it fine, and if not, why.
     pub health: PoolHealth,
     /// `health` as a sentence.
+    pub message: String,
+}
+
+/// Machines that are wanted and cannot be had, as the engine has counted them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shortage {
+    /// How many, for the first run that lacks them, or for the minimum.
+    pub nodes: i64,
+    /// What the engine says of those it has.
     pub message: String,
 }
 
@@ -95,7 +108,7 @@ pub enum PoolHealth {
     Steady,
     /// Nodes are coming or leaving.
     Resizing,
-    /// Nodes are wanted, and refusals are waited out.
+    /// Nodes are wanted, and are not to be had now: refusals are waited out, or no machine is free.
     BackingOff,
     /// Nodes are wanted, and a person must act first.
     Blocked,
@@ -157,6 +170,8 @@ pub enum WaitReason {
     ExceedsNodeSize,
     /// A person must mend something of the Cluster (class, size) first.
     GrowthBlocked,
+    /// The engine has not so many machines: they are used elsewhere, or something is the matter with them.
+    NoFreeMachines,
     /// Nodes are leaving, unusable or not ready, and count against `maxNodes` until they are gone.
     NodesLeaving,
     /// Its user holds the Cluster.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::capacity::Capacity;
 use crate::identity::{NodeName, RunId, Zone};
 
-pub use policy::{Deallocation, Policy, PoolHold};
+pub use policy::{Deallocation, Policy, PoolHold, Stock};
 
 /// One Cluster, its nodes and its runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

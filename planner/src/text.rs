@@ -53,6 +53,7 @@ impl fmt::Display for PoolReport {
             last_ordinal,
             zone,
             held_up,
+            shortage: _,
             health,
             message,
         } = self;

@@ -83,6 +83,15 @@ pub enum Wait {
         /// What to do.
         message: String,
     },
+    /// The engine has not so many machines for it, whatever its own runs give back.
+    NoFreeMachines {
+        /// How many nodes it needs.
+        needed: i64,
+        /// How many the Cluster has.
+        there: i64,
+        /// What the engine says of the others; told to the first of the queue only, because it changes often.
+        message: String,
+    },
     /// Nodes that leave take up room until they are gone.
     NodesLeaving(Machines),
     /// Its user holds the Cluster.
@@ -127,6 +136,7 @@ impl Wait {
             Self::ExceedsMaxNodes { .. } => WaitReason::ExceedsMaxNodes,
             Self::ExceedsNodeSize { .. } => WaitReason::ExceedsNodeSize,
             Self::GrowthBlocked { .. } => WaitReason::GrowthBlocked,
+            Self::NoFreeMachines { .. } => WaitReason::NoFreeMachines,
             Self::NodesLeaving(_) => WaitReason::NodesLeaving,
             Self::ClusterOnHold { .. } => WaitReason::ClusterOnHold,
             Self::ClusterDeleting => WaitReason::ClusterDeleting,
@@ -184,6 +194,10 @@ impl fmt::Display for Wait {
             }
             Self::ClusterOnHold { hold } => {
                 write!(f, "the cluster is on hold ({hold:?}): it starts no run until spec.hold is None")
+            }
+            Self::NoFreeMachines { needed, there, message } => {
+                write!(f, "needs {}, the cluster has {there}", counted(*needed, "node"))?;
+                if message.is_empty() { Ok(()) } else { write!(f, "; {message}") }
             }
             Self::ClusterDeleting => f.write_str("the cluster is being deleted"),
             Self::QueueDeadline => {

@@ -130,12 +130,23 @@ impl Decisions {
     }
 }
 
+/// `minNodes` and `maxNodes`, 0 for a Cluster that is not wanted any more.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    pub minimum: i64,
+    pub maximum: i64,
+}
+
 /// See the module.
 pub(crate) struct World<'a> {
     pub snapshot: &'a Snapshot,
     pub now: Timestamp,
+    /// What the Cluster may not go below, as far as the engine can give it.
     pub minimum: i64,
+    /// What the Cluster may not go beyond, and cannot: `maxNodes`, or less where the engine has no more machines.
     pub maximum: i64,
+    /// What its user wrote.
+    pub written: Limits,
     /// Some waiting run asks for a part of a node. If none does, nobody asks what is free of a node with a tenant.
     pub sharing: bool,
     /// In order of ordinal.
@@ -152,8 +163,8 @@ pub(crate) struct World<'a> {
 impl<'a> World<'a> {
     /// The snapshot, before anything is decided.
     pub(crate) fn new(snapshot: &'a Snapshot, now: Timestamp) -> Self {
-        let wanted = snapshot.lifetime == Lifetime::Wanted;
-        let maximum = if wanted { snapshot.policy.max_nodes.max(0) } else { 0 };
+        let written = limits(snapshot);
+        let maximum = written.maximum.min(within_reach(snapshot));
         let active: BTreeMap<_, _> = snapshot.active.iter().map(|run| (run.id.uid.as_str(), run)).collect();
         let sharing = snapshot.queued.iter().any(|run| run.share != RequestedShare::WholeNode);
         let mut nodes: Vec<_> =
@@ -166,8 +177,9 @@ impl<'a> World<'a> {
         let mut world = Self {
             snapshot,
             now,
-            minimum: snapshot.policy.min_nodes.clamp(0, maximum),
+            minimum: written.minimum.min(maximum),
             maximum,
+            written,
             sharing,
             nodes,
             by_name,
@@ -374,6 +386,19 @@ impl<'a> World<'a> {
     pub(crate) fn give_up(&mut self, run: &QueuedRun) {
         self.decisions.give_ups.push(Action::GiveUp { run: run.id.clone() });
     }
+}
+
+fn limits(snapshot: &Snapshot) -> Limits {
+    let wanted = snapshot.lifetime == Lifetime::Wanted;
+    let maximum = if wanted { snapshot.policy.max_nodes.max(0) } else { 0 };
+    Limits { minimum: snapshot.policy.min_nodes.clamp(0, maximum), maximum }
+}
+
+/// As many nodes as there can be: those there are, of whatever state, because what leaves can be had again, and what the
+/// engine could still give.
+pub(crate) fn within_reach(snapshot: &Snapshot) -> i64 {
+    let there = snapshot.nodes.iter().filter(|node| node.machine != Machine::Gone).count() as i64;
+    snapshot.policy.stock.as_ref().map_or(i64::MAX, |stock| there.saturating_add(stock.free.max(0)))
 }
 
 /// A node with its tenants, as observed.

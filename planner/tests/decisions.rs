@@ -327,6 +327,40 @@ fn a_missing_class_is_said_and_stops_nothing_that_runs() {
     assert_eq!(told(&plan), [""; 0]);
 }
 
+#[rstest]
+#[case::as_many_as_are_free(2, &["request node 1", "request node 2"], None)]
+#[case::one_short(1, &[], Some(WaitReason::NoFreeMachines))]
+#[case::none(0, &[], Some(WaitReason::NoFreeMachines))]
+fn a_gang_asks_for_machines_that_are_found_only_when_all_are_there(
+    #[case] free: i64,
+    #[case] expected: &[&str],
+    #[case] waits: Option<WaitReason>,
+) {
+    let plan = cluster().free_machines(free).queued("gang").nodes(2).plan("00:01");
+    assert_eq!(told(&plan), expected);
+    assert_eq!(reason(&plan, "gang"), waits.unwrap_or(WaitReason::NodesComing));
+    let shortage = plan.report.pool.shortage.as_ref().map(|shortage| shortage.nodes);
+    assert_eq!(shortage, waits.map(|_| 2), "what the gang lacks, not what nobody has");
+}
+
+#[test]
+fn idle_nodes_are_not_kept_for_a_gang_whose_rest_is_not_there() {
+    let world = || cluster().idle_timeout(minutes(1)).node(1).idle_since("00:00").queued("gang").nodes(2);
+    assert_eq!(told(&world().free_machines(0).plan("00:02")), ["retire n-1: Idle", "release n-1"]);
+    assert_eq!(told(&world().free_machines(1).plan("00:02")), ["request node 2"]);
+}
+
+#[test]
+fn runs_far_behind_are_not_told_how_many_machines_are_free() {
+    let mut world = cluster().free_machines(0);
+    for number in 0..30 {
+        world = world.queued(&format!("q{number:02}"));
+    }
+    let plan = world.plan("00:01");
+    assert_eq!(plan.report.runs[0].message(), "needs 1 node, the cluster has 0; 0 machines are free");
+    assert_eq!(plan.report.runs[29].message(), "needs 1 node, the cluster has 0");
+}
+
 #[test]
 fn high_goes_before_normal_before_low() {
     let plan = cluster().queued("low").low().queued("normal").queued("high").high().max(1).plan("00:01");

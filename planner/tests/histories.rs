@@ -10,7 +10,7 @@ mod world;
 use jiff::SignedDuration;
 use proptest::prelude::*;
 use trainyard_planner::{
-    DirectiveKind, FailureCause, Lifetime, Machine, Placement, Priority, Progress, Snapshot, WaitReason,
+    DirectiveKind, FailureCause, Lifetime, Machine, Placement, Priority, Progress, Snapshot, Stock, Wait,
     Zone, check, plan,
 };
 
@@ -21,7 +21,12 @@ use world::executor::Executor;
 /// Something that happens. Numbers choose among what there is.
 #[derive(Clone, Debug)]
 enum Event {
-    Submit { nodes: i64, priority: Priority, limit: Option<i64>, deadline: Option<i64> },
+    Submit {
+        nodes: i64,
+        priority: Priority,
+        limit: Option<i64>,
+        deadline: Option<i64>,
+    },
     Withdraw(usize),
     Vanish(usize),
     GivenUp(usize),
@@ -37,6 +42,8 @@ enum Event {
     Recover(usize),
     DeleteNode(usize),
     Destroyed(usize),
+    /// Others give machines back, or take some.
+    Stock(i64),
     Launch(usize),
     End(usize),
     PodsGone(usize),
@@ -78,6 +85,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => any.clone().prop_map(Event::Recover),
         1 => any.clone().prop_map(Event::DeleteNode),
         4 => any.clone().prop_map(Event::Destroyed),
+        1 => (-3i64..4).prop_map(Event::Stock),
         6 => any.clone().prop_map(Event::Launch),
         3 => any.clone().prop_map(Event::End),
         3 => any.prop_map(Event::PodsGone),
@@ -161,7 +169,11 @@ fn happen(world: &mut World, event: &Event) -> Option<()> {
             let released: Vec<_> =
                 world.live.nodes.iter().filter(|node| node.released).map(|node| node.ordinal).collect();
             let ordinal = *released.get(number % released.len().max(1))?;
-            world.node(ordinal)?.machine = Machine::Gone;
+            world.destroyed(ordinal);
+        }
+        Event::Stock(others) => {
+            let stock = world.live.policy.stock.as_mut()?;
+            stock.free = (stock.free + others).clamp(0, 6);
         }
         Event::Launch(run) => world.launch_if_whole(&live(world, run)?),
         Event::End(run) => world.ending(&live(world, run)?),
@@ -209,8 +221,9 @@ fn control(world: &mut World, seen: Snapshot, writes: usize) -> Result<(), TestC
     Ok(())
 }
 
-fn begin(zones: bool) -> World {
+fn begin(zones: bool, stock: Option<i64>) -> World {
     let mut world = World::new(at("12:00"));
+    world.live.policy.stock = stock.map(|free| Stock { free, message: String::new() });
     if zones {
         world.live.policy.placement = Placement::SameZone(vec![Zone("a".into()), Zone("b".into())]);
     }
@@ -243,10 +256,12 @@ fn settle(world: &mut World) -> Result<(), TestCaseError> {
                     (node.machine, node.not_ready_since) = (Machine::Ready, None);
                     node.first_ready.get_or_insert(world.now);
                 }
-                _ if node.released => node.machine = Machine::Gone,
                 _ => {}
             }
         }
+        let released: Vec<_> =
+            world.live.nodes.iter().filter(|node| node.released).map(|node| node.ordinal).collect();
+        released.into_iter().for_each(|ordinal| world.destroyed(ordinal));
         let names: Vec<_> = world.live.active.iter().map(|run| run.id.name.clone()).collect();
         for name in names {
             let progress = world.active(&name).unwrap().progress;
@@ -284,8 +299,15 @@ fn is_as_wanted(world: &World) -> Result<(), TestCaseError> {
         return Ok(());
     }
     prop_assert_eq!(rest.all_actions().count(), 0, "{}", rest);
-    prop_assert_eq!(world.live.nodes.len() as i64, world.live.policy.min_nodes, "{}", rest);
-    let impossible = |run: &trainyard_planner::RunReport| run.reason() == WaitReason::ExceedsMaxNodes;
+    let (there, policy) = (world.live.nodes.len() as i64, &world.live.policy);
+    let free = policy.stock.as_ref().map_or(i64::MAX, |stock| stock.free);
+    prop_assert_eq!(there, policy.min_nodes.min(there.saturating_add(free)), "{}", rest);
+    let within_reach = policy.max_nodes.min(there.saturating_add(free));
+    let needed = |run: &trainyard_planner::RunReport| match run.wait {
+        Wait::ExceedsMaxNodes { needed, .. } | Wait::NoFreeMachines { needed, .. } => needed,
+        _ => 0,
+    };
+    let impossible = |run: &trainyard_planner::RunReport| needed(run) > within_reach;
     prop_assert!(rest.report.runs.iter().all(impossible), "{}", rest);
     Ok(())
 }
@@ -298,8 +320,12 @@ proptest! {
     })]
 
     #[test]
-    fn whatever_happens_is_safe_and_settles(zones in any::<bool>(), steps in prop::collection::vec(step(), 1..40)) {
-        let mut world = begin(zones);
+    fn whatever_happens_is_safe_and_settles(
+        zones in any::<bool>(),
+        stock in prop::option::of(0i64..6),
+        steps in prop::collection::vec(step(), 1..40),
+    ) {
+        let mut world = begin(zones, stock);
         live_through(&mut world, &steps)?;
         if world.live.lifetime != Lifetime::Gone {
             settle(&mut world)?;

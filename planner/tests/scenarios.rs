@@ -8,7 +8,7 @@
 //! ```text
 //! cluster max 4 min 0 idle 2m zones a b      at 12:00      plan
 //! submit NAME [nodes 2] [high|low] [limit 1h] [patience 20m] [deadline 2h] [gpus 2]
-//! max 2    min 1    idle 5m    delete-cluster    growth blocked|free
+//! max 2    min 1    idle 5m    delete-cluster    growth blocked|free    stock 2 WORDS
 //! priority NAME high    cancel NAME    suspend NAME    resume NAME    delete-run NAME
 //! launch NAME    ending NAME    finish NAME    requeue NAME    given-up NAME
 //! ready 1 2    fail 1 StockOut    gone 1    lost 1    silent 1    cordon 1    delete-node 1    lose-claim 1
@@ -25,7 +25,7 @@ use std::path::Path;
 use jiff::SignedDuration;
 use trainyard_planner::{
     Deallocation, FailureCause, GrowthBlock, Lifetime, Machine, Placement, PoolHold, Priority, Removal,
-    RemovalKind, RequestedShare, Zone, check, effect, plan,
+    RemovalKind, RequestedShare, Stock, Zone, check, effect, plan,
 };
 
 use fixture::{at, gpus};
@@ -93,6 +93,9 @@ fn happen(world: &mut World, words: &[&str]) -> Option<()> {
         ["max" | "min" | "idle" | "initial" | "hold" | "deallocation", _] => configure(world, words)?,
         ["remove", node] => ask_away(world, node, RemovalKind::Remove)?,
         ["rehearse", node] => ask_away(world, node, RemovalKind::RehearsePreemption)?,
+        ["stock", free, ref message @ ..] => {
+            policy.stock = Some(Stock { free: free.parse().ok()?, message: message.join(" ") });
+        }
         ["growth", "free"] => policy.growth_blocked = None,
         ["growth", "blocked"] => {
             let message = "create the ProvisioningClass \"fast\" or name another".into();
@@ -121,7 +124,7 @@ fn happen(world: &mut World, words: &[&str]) -> Option<()> {
         }
         ["gone", ref nodes @ ..] => {
             for node in nodes {
-                world.node(node.parse().ok()?)?.machine = Machine::Gone;
+                world.destroyed(node.parse().ok()?);
             }
         }
         _ => return None,

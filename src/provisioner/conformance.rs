@@ -5,18 +5,29 @@
 //! answer is right or [`PATIENCE`] is over.
 
 mod bench;
+mod sharing;
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use async_trait::async_trait;
 use kube::ResourceExt as _;
-use trainyard_api::placement::NodeClassRef;
+use trainyard_api::cluster_node::Engine;
 use trainyard_model::node::seen::{GivenUp, Machine, Owner};
 
-use self::bench::{Bench, pool, uid};
+pub use self::bench::karpenter_block;
+use self::{
+    bench::{Bench, pool, uid},
+    sharing::{
+        a_machine_is_given_back_as_it_was_found, a_machine_that_was_given_back_is_taken_again,
+        a_process_that_has_just_started_finds_what_was_asked_for,
+        two_pools_that_ask_at_once_never_get_one_machine,
+        what_is_set_aside_for_one_pool_is_kept_from_another,
+    },
+};
 use super::{
-    Doomed, Drain, Launched, Pool, Provisioner, RefusalCode, Release, ReleaseOutcome, Validity, Wanted,
+    Capabilities, Doomed, Drain, Launched, Origin, Pool, Provisioner, RefusalCode, Release, ReleaseOutcome,
+    Validity, Wanted,
 };
 
 /// How long a case waits for what an engine does in its own time.
@@ -28,11 +39,25 @@ pub trait World: Send + Sync {
     /// The engine, its watches started.
     fn engine(&self) -> Arc<dyn Provisioner>;
 
-    /// The class that usable machines are made with.
-    fn class(&self) -> NodeClassRef;
+    /// Another engine on the same world, as a process has it that has just started.
+    async fn restarted(&self) -> Result<Arc<dyn Provisioner>>;
 
-    /// From now on launches for this pool are refused so, with these words in the reason; `None` ends it.
-    async fn refuse(&self, pool: &Pool, cause: Option<(GivenUp, &str)>) -> Result<()>;
+    /// The block with which usable machines are made for this pool, or found.
+    fn block(&self, pool: &Pool) -> Engine;
+
+    /// Where machines are found: puts [`STOCK`] of them there for this pool. Called once before each case.
+    async fn stock(&self, _: &Pool) -> Result<()> {
+        Ok(())
+    }
+
+    /// Where machines are found: all that can be seen of them and must be the same once they are given back.
+    async fn looks(&self, _: &Pool) -> Result<serde_json::Value> {
+        Ok(serde_json::Value::Null)
+    }
+
+    /// From now on launches for this pool are refused so; `None` ends it. Returns what the reason must contain: these
+    /// words, where a test can put words into the mouth of what is behind the engine.
+    async fn refuse(&self, pool: &Pool, cause: Option<(GivenUp, &str)>) -> Result<String>;
 
     /// Removes a machine as somebody else would who may.
     async fn remove_behind(&self, machine: &Machine) -> Result<()>;
@@ -46,22 +71,30 @@ pub trait World: Send + Sync {
     /// Keeps the drain of this machine from ending by itself, until it is skipped.
     async fn hang_drain(&self, machine: &Machine) -> Result<()>;
 
-    /// Makes the class of this pool's nodes missing, or gives it back.
-    async fn break_class(&self, broken: bool) -> Result<()>;
+    /// Makes the class of this pool's nodes missing, or gives it back. Returns the name by which it is told.
+    async fn break_class(&self, pool: &Pool, broken: bool) -> Result<String>;
 }
+
+/// So many machines a pool finds, where machines are found.
+pub const STOCK: usize = 4;
 
 /// Runs every case; the error says which promise is broken.
 pub async fn run(world: &dyn World) -> Result<()> {
-    let mut bench = Bench { world, engine: world.engine(), pool: pool("none") };
+    let Capabilities { drains, tells, origin, .. } = world.engine().capabilities();
     macro_rules! cases {
-        ($($case:ident),+ $(,)?) => {$(
-            bench.pool = pool(stringify!($case));
+        ($($case:ident $(if $can:expr)?),+ $(,)?) => {$(
+            let is_possible = true $(&& $can)?;
+            if is_possible {
+            let bench = Bench::new(world, pool(stringify!($case)));
+            world.stock(&bench.pool).await.context("putting machines there")?;
+            bench.stocked().await?;
             tracing::info!(case = stringify!($case), "conformance");
             $case(&bench).await.with_context(|| stringify!($case).replace('_', " "))?;
+            }
         )+};
     }
     cases!(
-        machines_come_under_their_own_names_and_carry_our_uids,
+        machines_come_as_they_should_and_carry_our_uids,
         more_can_be_asked_for_while_some_are_on_their_way,
         asking_twice_makes_one,
         a_smaller_set_removes_nothing,
@@ -70,15 +103,20 @@ pub async fn run(world: &dyn World) -> Result<()> {
         release_of_what_is_gone_is_no_error,
         release_by_another_uid_touches_nothing,
         release_for_another_node_touches_nothing,
-        a_name_taken_by_a_stranger_is_neither_adopted_nor_removed,
-        a_refused_launch_vanishes_and_leaves_its_reason,
-        a_quota_is_told_from_a_stock_out,
+        a_name_taken_by_a_stranger_is_neither_adopted_nor_removed if origin == Origin::Made,
+        a_refused_launch_comes_to_nothing_and_leaves_its_reason if tells.contains(&GivenUp::StockOut),
+        a_quota_is_told_from_a_stock_out if tells.contains(&GivenUp::Quota),
         one_refused_launch_harms_no_other,
         a_machine_removed_by_others_is_seen_to_be_gone,
         a_machine_without_its_node_object_is_still_told,
         pools_do_not_see_each_other,
-        a_hanging_drain_can_be_skipped,
+        a_hanging_drain_can_be_skipped if drains,
         a_missing_class_is_refused_before_anything_is_asked_for,
+        a_process_that_has_just_started_finds_what_was_asked_for,
+        two_pools_that_ask_at_once_never_get_one_machine,
+        what_is_set_aside_for_one_pool_is_kept_from_another,
+        a_machine_is_given_back_as_it_was_found if origin == Origin::Found,
+        a_machine_that_was_given_back_is_taken_again if origin == Origin::Found,
     );
     Ok(())
 }
@@ -101,14 +139,17 @@ where
     }
 }
 
-async fn machines_come_under_their_own_names_and_carry_our_uids(bench: &Bench<'_>) -> Result<()> {
+async fn machines_come_as_they_should_and_carry_our_uids(bench: &Bench<'_>) -> Result<()> {
     let nodes = bench.nodes(1..=3);
     let uids = bench.ensure(&nodes).await?;
     for (node, machine_uid) in nodes.iter().zip(&uids) {
         let machine = bench.ready(node).await?;
-        ensure!(machine.name == node.name_any(), "the machine is called {}", machine.name);
+        let finds = bench.finds();
+        ensure!(finds || machine.name == node.name_any(), "the machine is called {}", machine.name);
+        ensure!(finds == machine.found, "found: {}", machine.found);
         ensure!(machine.uid == *machine_uid, "ensure answered {machine_uid}, observed is {}", machine.uid);
-        ensure!(machine.provider_id.is_some() && machine.zone.is_some(), "no identity or zone: {machine:?}");
+        ensure!(finds || machine.provider_id.is_some(), "no identity: {machine:?}");
+        ensure!(machine.zone.is_some(), "no zone: {machine:?}");
         let seen = machine.node.as_ref().context("no Node")?;
         let owner = Owner::of(&seen.labels).context("the Node does not carry our labels")?;
         ensure!(owner.uid == uid(node), "the Node names {owner:?}");
@@ -240,14 +281,24 @@ async fn a_name_taken_by_a_stranger_is_neither_adopted_nor_removed(bench: &Bench
     Ok(())
 }
 
+/// An engine that knows at once says so; another one makes an object that vanishes, and gives the reason then.
 async fn refused(bench: &Bench<'_>, cause: GivenUp, words: &str) -> Result<()> {
-    bench.world.refuse(&bench.pool, Some((cause, words))).await?;
+    let words = &bench.world.refuse(&bench.pool, Some((cause, words))).await?;
     let nodes = bench.nodes([1]);
-    let uids = bench.ensure(&nodes).await?;
+    let machine_uid = match bench.ask(&nodes[0]).await? {
+        Launched::Requested { machine_uid } => machine_uid,
+        Launched::NoneLeft { message } => {
+            bench.world.refuse(&bench.pool, None).await?;
+            ensure!(cause == GivenUp::StockOut, "a {cause:?} is told as a stock-out");
+            ensure!(message.contains(words), "`{message}` lacks `{words}`");
+            return bench.gone(&nodes[0]).await;
+        }
+        other => bail!("answered {other:?}"),
+    };
     bench.gone(&nodes[0]).await?;
     let said = eventually(|| async {
         let observed = bench.observe().await?;
-        observed.last_words.into_iter().find(|said| said.uid == uids[0]).context("no last words")
+        observed.last_words.into_iter().find(|said| said.uid == machine_uid).context("no last words")
     })
     .await?;
     bench.world.refuse(&bench.pool, None).await?;
@@ -257,7 +308,7 @@ async fn refused(bench: &Bench<'_>, cause: GivenUp, words: &str) -> Result<()> {
     Ok(())
 }
 
-async fn a_refused_launch_vanishes_and_leaves_its_reason(bench: &Bench<'_>) -> Result<()> {
+async fn a_refused_launch_comes_to_nothing_and_leaves_its_reason(bench: &Bench<'_>) -> Result<()> {
     refused(bench, GivenUp::StockOut, "no machine of this size in zone-a").await
 }
 
@@ -271,7 +322,7 @@ async fn one_refused_launch_harms_no_other(bench: &Bench<'_>) -> Result<()> {
     bench.ready(&first[0]).await?;
     bench.world.refuse(&bench.pool, Some((GivenUp::StockOut, "sold out"))).await?;
     let second = bench.nodes([2]);
-    bench.ensure(&second).await?;
+    bench.ask(&second[0]).await?;
     bench.gone(&second[0]).await?;
     bench.world.refuse(&bench.pool, None).await?;
     let third = bench.nodes([3]);
@@ -339,7 +390,7 @@ async fn a_missing_class_is_refused_before_anything_is_asked_for(bench: &Bench<'
     let node = bench.node(1);
     let validity = bench.engine.validate(&bench.pool, &node.spec.engine).await?;
     ensure!(validity == Validity::Usable, "a usable class: {validity:?}");
-    bench.world.break_class(true).await?;
+    let name = bench.world.break_class(&bench.pool, true).await?;
     let refusal = eventually(|| async {
         match bench.engine.validate(&bench.pool, &node.spec.engine).await? {
             Validity::Refused(refusal) => Ok(refusal),
@@ -347,14 +398,10 @@ async fn a_missing_class_is_refused_before_anything_is_asked_for(bench: &Bench<'
         }
     })
     .await;
-    bench.world.break_class(false).await?;
+    bench.world.break_class(&bench.pool, false).await?;
     let refusal = refusal?;
     ensure!(refusal.code == RefusalCode::ClassNotFound, "{refusal:?}");
-    ensure!(
-        refusal.message.contains(&bench.world.class().name),
-        "the class is not named: {}",
-        refusal.message
-    );
+    ensure!(refusal.message.contains(&name), "{name} is not named: {}", refusal.message);
     eventually(|| async {
         let validity = bench.engine.validate(&bench.pool, &node.spec.engine).await?;
         ensure!(validity == Validity::Usable, "mended, and still {validity:?}");

@@ -16,8 +16,8 @@ use trainyard_model::node::seen::{
 };
 
 use super::{
-    Capabilities, Drain, Error, Launch, Launched, Observed, Pool, Provisioner, Release, ReleaseOutcome,
-    Released, Removal, Starting, Validity, Wake, Wanted, Woken,
+    Capabilities, Drain, Error, Launch, Launched, Observed, Origin, Pool, Provisioner, Release,
+    ReleaseOutcome, Released, Removal, Starting, Validity, Wake, Wanted, Woken,
 };
 use crate::clock::SharedClock;
 
@@ -186,12 +186,13 @@ impl State {
         Machine {
             uid: format!("memory-machine-{}", self.next_uid),
             name: name.to_owned(),
-            backing: Some(Backing { created: now, node_name: None }),
+            backing: Some(Backing { created: Some(now), node_name: None }),
             owner,
             progress: Progress::Requested,
             trouble: None,
             deleting_since: None,
             drain_skipped: false,
+            found: false,
             provider_id: None,
             zone: None,
             node: None,
@@ -245,14 +246,20 @@ pub fn come_up(machine: &mut Machine, node: &ClusterNode) {
             devices,
         },
         deleting_since: None,
-        created: machine.backing.as_ref().map(|backing| backing.created),
+        created: machine.backing.as_ref().and_then(|backing| backing.created),
     });
 }
 
 #[async_trait]
 impl Provisioner for Memory {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { removal: Removal::Exact, drains: true, tells_stock_out: true, spot: true }
+        Capabilities {
+            removal: Removal::Exact,
+            drains: true,
+            tells: &[GivenUp::StockOut, GivenUp::Quota],
+            origin: Origin::Made,
+            spot: true,
+        }
     }
 
     fn watches(&self, starting: &mut Starting<'_>) {

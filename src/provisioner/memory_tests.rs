@@ -24,13 +24,19 @@ impl World for Bed {
         Arc::clone(&self.engine) as Arc<dyn Provisioner>
     }
 
-    fn class(&self) -> NodeClassRef {
-        NodeClassRef { group: "memory".into(), kind: "Class".into(), name: "default".into() }
+    async fn restarted(&self) -> Result<Arc<dyn Provisioner>> {
+        // Its machines are all it has; nothing else is remembered.
+        Ok(self.engine())
     }
 
-    async fn refuse(&self, _: &Pool, cause: Option<(GivenUp, &str)>) -> Result<()> {
+    fn block(&self, _: &Pool) -> Engine {
+        let name = "default".into();
+        conformance::karpenter_block(NodeClassRef { group: "memory".into(), kind: "Class".into(), name })
+    }
+
+    async fn refuse(&self, _: &Pool, cause: Option<(GivenUp, &str)>) -> Result<String> {
         self.engine.refuse(cause.map(|(cause, words)| (cause, words.to_owned())));
-        Ok(())
+        Ok(cause.map(|(_, words)| words.to_owned()).unwrap_or_default())
     }
 
     async fn remove_behind(&self, machine: &Machine) -> Result<()> {
@@ -54,7 +60,7 @@ impl World for Bed {
         Ok(())
     }
 
-    async fn break_class(&self, broken: bool) -> Result<()> {
+    async fn break_class(&self, _: &Pool, broken: bool) -> Result<String> {
         self.engine.set_validity(if broken {
             Validity::Refused(Refusal {
                 code: RefusalCode::ClassNotFound,
@@ -63,7 +69,7 @@ impl World for Bed {
         } else {
             Validity::Usable
         });
-        Ok(())
+        Ok("default".to_owned())
     }
 }
 

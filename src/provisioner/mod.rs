@@ -7,11 +7,15 @@
 //! [`ensure`](Provisioner::ensure) and [`release`](Provisioner::release). The cluster controller calls
 //! [`validate`](Provisioner::validate) before it asks for nodes.
 //!
+//! An engine that finds machines, instead of making them, can also count them: the cluster controller asks it before it
+//! plans ([`count`](Provisioner::count)), and has those set aside that it is about to ask for.
+//!
 //! Guarantees every engine gives, held by [`conformance`]:
 //! * `ensure` adds and never removes; said twice it adds once; a machine that was seen and is gone is not made again.
 //! * `release` removes exactly what it is given, by UID, and only when the object carries our UIDs.
 //! * An object of the right name with other UIDs is never adopted.
 //! * `observe` tells everything that is there, strangers included, and what the engine said of machines it gave up.
+//! * No machine is ever given to two ClusterNodes. One that was found is given back as it was found.
 //!
 //! An engine must never: decide whether a machine is wanted, busy or idle; read a Cluster, a Run or a class (all it
 //! needs is copied into the ClusterNode); wait.
@@ -21,12 +25,22 @@ pub mod engines;
 pub mod error;
 pub mod karpenter;
 pub mod memory;
+pub mod ownership;
+pub mod static_nodes;
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 use async_trait::async_trait;
-use trainyard_api::{ClusterNode, cluster_node::Engine};
-use trainyard_model::node::seen::{LastWords, Machine, Owner};
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+use trainyard_api::{
+    ClusterNode,
+    cluster_node::{ClusterNodeSpec, Engine},
+};
+use trainyard_model::node::{
+    found::Counted,
+    seen::{GivenUp, LastWords, Machine, Owner},
+};
 
 use crate::{tasks::Tasks, telemetry::metrics::Metrics};
 
@@ -79,10 +93,21 @@ pub struct Capabilities {
     pub removal: Removal,
     /// Whether the engine drains a machine's pods itself when it is released.
     pub drains: bool,
-    /// Whether the engine says that it has no such machine, so that a wait need not end by a time limit.
-    pub tells_stock_out: bool,
+    /// What it says when it gives a machine up or has none, so that a wait need not end by a time limit.
+    pub tells: &'static [GivenUp],
+    /// Where its machines come from.
+    pub origin: Origin,
     /// Whether machines can be had that the cloud may take back.
     pub spot: bool,
+}
+
+/// Where the machines of an engine come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// They are made, under the names of their ClusterNodes, and destroyed.
+    Made,
+    /// They were there before, under names of their own; they are counted, and given back as they were.
+    Found,
 }
 
 /// What an engine can remove.
@@ -121,7 +146,7 @@ pub struct Refusal {
 pub enum RefusalCode {
     /// The engine's API is not served: it is not installed.
     EngineUnavailable,
-    /// The class names an object of the engine that does not exist.
+    /// The class names an object of the engine, or machines, that do not exist.
     ClassNotFound,
     /// That object exists and the engine says that it is not ready.
     ClassNotReady,
@@ -144,12 +169,37 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// The machine made for the ClusterNode of this UID, if it is there. A backing object counts before a bare Node.
-    pub fn machine_of(&self, node_uid: &str) -> Option<&Machine> {
-        let owned = |machine: &&Machine| machine.owner.as_ref().is_some_and(|owner| owner.uid == node_uid);
-        self.machines.iter().filter(owned).max_by_key(|machine| machine.backing.is_some())
+    /// The machine made for this ClusterNode, if it is there.
+    pub fn machine_of(&self, node: &ClusterNode) -> Option<&Machine> {
+        best_of(self.machines.iter(), node)
     }
 }
+
+/// Of all machines the one of this ClusterNode. A backing object counts before a bare Node; then the one that its status
+/// names before one that somebody else has got for it at the same time.
+pub fn best_of<'a>(
+    machines: impl IntoIterator<Item = &'a Machine>,
+    node: &ClusterNode,
+) -> Option<&'a Machine> {
+    let uid = node.uid().unwrap_or_default();
+    let recorded = node.status.as_ref().and_then(|status| status.machine_uid.as_deref());
+    let owned = |machine: &&Machine| machine.owner.as_ref().is_some_and(|owner| owner.uid == uid);
+    machines.into_iter().filter(owned).max_by_key(|machine| {
+        (machine.backing.is_some(), Some(machine.uid.as_str()) == recorded, Reverse(machine.name.as_str()))
+    })
+}
+
+/// What an engine that can count still has for the nodes of one Cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Supply {
+    /// How many, and what is the matter with the others.
+    pub counted: Counted,
+    /// When to count again although nothing will have told.
+    pub again_at: Option<Timestamp>,
+}
+
+/// Told that what was counted for a pool has changed. Must not block.
+pub type Recount = Arc<dyn Fn(&Pool) + Send + Sync>;
 
 /// One machine that shall exist.
 #[derive(Clone, Debug)]
@@ -180,6 +230,11 @@ pub enum Launched {
     /// An object of its name exists and is not ours.
     NameTaken {
         /// Which object, and whose it seems to be.
+        message: String,
+    },
+    /// There is none for it now, as the engine knows at once. Nothing was asked for.
+    NoneLeft {
+        /// What there is, and why none of it will do.
         message: String,
     },
     /// The request itself is not taken; the same one never will be.
@@ -263,6 +318,21 @@ pub trait Provisioner: Send + Sync + 'static {
 
     /// Whether it could make machines with this block, for this pool. Cheap enough to be asked at every decision.
     async fn validate(&self, pool: &Pool, engine: &Engine) -> Result<Validity, Error>;
+
+    /// How many machines are there for nodes like this one; `None` from an engine that makes them. From its watches; those
+    /// that are set aside for other pools are not counted as free. Once it is another number, [`Recount`] is told.
+    async fn count(&self, _: &Pool, _: &ClusterNodeSpec) -> Result<Option<Supply>, Error> {
+        Ok(None)
+    }
+
+    /// Sets so many machines aside for nodes of this pool that are about to be asked for, for half a minute, after a live
+    /// look at them. Nothing is set aside when fewer than that are free, as the answer says.
+    async fn set_aside(&self, _: &Pool, _: &ClusterNodeSpec, _: i64) -> Result<Option<Supply>, Error> {
+        Ok(None)
+    }
+
+    /// Whom to tell when what was counted has changed. Called once.
+    fn on_recount(&self, _: Recount) {}
 
     /// Everything it has under this pool's UID, from its watches. Writes nothing.
     async fn observe(&self, pool: &Pool) -> Result<Observed, Error>;

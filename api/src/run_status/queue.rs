@@ -28,6 +28,8 @@ closed_set! {
         CapacityHold,
         /// Machines were refused (see the Cluster's `errors`) and are asked for again later.
         CapacityBackoff,
+        /// So many machines are not free: others use them, or something is in the way; the message says what.
+        NoFreeMachines,
         /// The Cluster cannot get machines until somebody changes something; see its `errors`.
         ClusterStalled,
         /// The Cluster is on hold.

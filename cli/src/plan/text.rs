@@ -140,6 +140,11 @@ fn resolution(
             write!(text, ", zones {}", karpenter.zones.join(", "))?;
         }
     }
+    if let Some(found) = &resolved.engine.static_node {
+        let labels = found.node_selector.iter().map(|(key, value)| format!("{key}={value}"));
+        write!(text, ": Nodes with {}", labels.collect::<Vec<_>>().join(", "))?;
+        write!(text, "; whether they are free is not known here")?;
+    }
     writeln!(text)
 }
 

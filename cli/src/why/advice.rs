@@ -97,6 +97,11 @@ pub fn waiting(reason: QueueReason, run: &Run, enough: Option<i64>) -> Vec<Strin
             text("no stock: use a Cluster of another vmSize, vmPriority or zone; quota: ask for more of it"),
             names.see_cluster(),
         ],
+        QueueReason::NoFreeMachines => vec![
+            text("wait: it starts by itself as soon as so many machines are free"),
+            text("see that what the message says is in the way of machines goes; or connect more"),
+            names.see_cluster(),
+        ],
         QueueReason::ClusterStalled => {
             vec![text("do, or have an administrator do, what the message says"), names.see_cluster()]
         }

@@ -42,6 +42,7 @@ fn decided(cluster: &Cluster, known: &Known<'_>, pool: &Pool, answer: &mut Answe
     let what = match health {
         PoolHealth::Steady => "is ready, with all that is asked of it",
         PoolHealth::Resizing => "is getting or giving back nodes",
+        PoolHealth::BackingOff if report.shortage.is_some() => "waits until more machines are free",
         PoolHealth::BackingOff => "waits until machines that were refused can be asked for again",
         PoolHealth::Blocked => "is stalled until somebody mends something",
         PoolHealth::Deleting => "is being deleted",

@@ -17,6 +17,7 @@ use trainyard_api::run::Run;
 use trainyard_api::run_status::RunPhase;
 use trainyard_api::{Cluster, ProvisioningClass, VmSize};
 use trainyard_model::catalogue::{self, Refusal, Resolved};
+use trainyard_model::node::found::Counted;
 use trainyard_model::snapshot::{
     World as Observed, assemble,
     node::LightNode,
@@ -190,6 +191,7 @@ impl<'a> Known<'a> {
     ) -> Pool {
         let catalogue =
             cluster.map_or_else(|| Err(catalogue::cluster_gone()), |cluster| self.resolve(cluster));
+        let counted = cluster.and_then(|cluster| self.counted(cluster, catalogue.as_ref().ok()?));
         let snapshot = assemble(&Observed {
             cluster,
             cluster_key: key,
@@ -197,6 +199,7 @@ impl<'a> Known<'a> {
             runs: &part.runs.iter().collect::<Vec<_>>(),
             catalogue: catalogue.as_ref(),
             nodes_elsewhere: cluster.map_or(0, |cluster| self.nodes_elsewhere(cluster)),
+            counted: counted.as_ref(),
         });
         let plan = plan(&snapshot, now);
         Pool { key: key.to_owned(), cluster: cluster.cloned(), catalogue, snapshot, plan, aside }
@@ -216,6 +219,12 @@ impl<'a> Known<'a> {
         let said = catalogue::recorded(cluster, classes && sizes_are_known);
         let found = if classes { resolve(&all_classes()) } else { resolve(&[&stand_ins::class_of(cluster)]) };
         found.and_then(|resolved| said.map_or(Ok(resolved), Err))
+    }
+
+    /// Of machines that are found. Only the operator counts Nodes: where it has written of none that is lacking, and for files,
+    /// all that a class selects are taken for free.
+    fn counted(&self, cluster: &Cluster, resolved: &Resolved) -> Option<Counted> {
+        (self.origin != Origin::Files).then(|| catalogue::recorded_shortage(cluster, &resolved.engine))?
     }
 
     /// Nodes that other Clusters of the namespace have of the class.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use super::eventually;
@@ -13,8 +13,38 @@ use super::eventually;
 /// By this label kwok knows the nodes it plays the kubelet of.
 const PLAYED_BY_KWOK: &str = "kwok.x-k8s.io/node";
 
+/// kwok reports within a second; the controller-manager then lifts the first taint.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
 /// Removing a Node takes two requests, or four against an engine that insists.
 const GONE_WITHIN: Duration = Duration::from_secs(30);
+
+/// An administrator connects a machine: a Node that no engine has made, with these labels and of this size. kwok plays its
+/// kubelet, as from its first report on.
+pub async fn add_machine(client: &kube::Client, name: &str, labels: &Value, amounts: &Value) -> Result<()> {
+    let mut node = json!({
+        "metadata": {"name": name, "labels": labels},
+        "status": {"capacity": amounts, "allocatable": amounts},
+    });
+    node["metadata"]["labels"][PLAYED_BY_KWOK] = json!("fake");
+    node["metadata"]["labels"]["kubernetes.io/hostname"] = json!(name);
+    let nodes = Api::<Node>::all(client.clone());
+    nodes
+        .create(&PostParams::default(), &serde_json::from_value(node)?)
+        .await
+        .with_context(|| format!("creating Node {name}"))?;
+    eventually(&format!("Node {name} to be ready"), READY_WITHIN, || async {
+        let node = nodes.get(name).await?;
+        let status = node.status.unwrap_or_default();
+        let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
+        anyhow::ensure!(ready.is_some_and(|ready| ready.status == "True"), "{ready:?}");
+        let taints = node.spec.unwrap_or_default().taints.unwrap_or_default();
+        let waits = taints.iter().any(|taint| taint.key == "node.kubernetes.io/not-ready");
+        anyhow::ensure!(!waits, "{taints:?}");
+        Ok(())
+    })
+    .await
+}
 
 /// The machine is cut off: nobody plays its kubelet any more, its pods stay as they are whatever is done to them, its
 /// lease runs out, and it is `Ready=Unknown` at once, as the controller-manager would say after its grace period.

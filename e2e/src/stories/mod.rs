@@ -18,12 +18,14 @@
 
 mod draft;
 mod expect;
+mod hall;
 mod random;
 mod stage;
 mod world;
 
 pub use draft::{ClusterDraft, RunDraft, cluster, run};
 pub use expect::{PATIENCE, budgets, placed_on, ready, started};
+pub use hall::Hall;
 pub use random::Random;
 pub use stage::{Refusing, Stage};
 pub use world::Story;

@@ -23,5 +23,6 @@ mod queue;
 mod rest;
 mod roles;
 mod sharing;
+mod static_nodes;
 mod tenancy;
 mod wrong;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use futures::future::try_join_all;
 use tokio::time::Instant;
-use trainyard_api::run_status::RunPhase;
+use trainyard_api::run_status::{QueueReason, RunPhase};
+use trainyard_e2e::controlplane::lose_node;
 use trainyard_e2e::stories::{Story, cluster, run};
 
 /// The operator's user, as the audit log has it.
@@ -33,12 +34,44 @@ async fn with_three_clusters_twenty_nodes_and_twenty_finished_runs_nothing_is_wr
     try_join_all(sizes.iter().map(|(name, nodes)| story.cluster_rests_with(name, *nodes))).await?;
     assert_eq!((names.len(), story.machines().await?.len()), (20, 20));
 
-    // What followed from the last change has been written when nothing was for two seconds.
-    let limit = Instant::now() + Duration::from_mins(1);
-    while !writes_of_the_operator(&story, Duration::from_secs(2)).await?.is_empty() && Instant::now() < limit
-    {
+    nothing_is_written(&story).await
+}
+
+#[tokio::test]
+async fn with_a_hall_in_use_a_run_that_waits_for_it_and_a_lost_machine_nothing_is_written() -> Result<()> {
+    let story = Story::begin_apart("a hall at rest").await?;
+    let hall = story.hall_of(3).await?;
+    for name in ["first", "second"] {
+        story.create_cluster(cluster(name).in_class(hall.class()).max(3)).await?;
     }
-    let writes = writes_of_the_operator(&story, Duration::from_mins(1)).await?;
+    story.submit(run("holder").on("first").nodes(2)).await?;
+    story.run_comes_to("holder", RunPhase::Running).await?;
+    story.create_cluster(cluster("third").in_class(hall.class()).min(1).max(1)).await?;
+    story.cluster_rests_with("third", 1).await?;
+    let machine = story.nodes_of("third").await?.remove(0).status.unwrap().node_name.unwrap();
+    lose_node(&story.client, &machine).await?;
+    story.submit(run("waiting").on("second").nodes(2)).await?;
+    story
+        .run_shows("waiting", "to wait for machines", |status| {
+            status.queue.as_ref().is_some_and(|queue| queue.reason == Some(QueueReason::NoFreeMachines))
+        })
+        .await?;
+    story
+        .expect("the lost machine to be kept from use", || async {
+            let nodes = story.nodes_of("third").await?;
+            ensure!(nodes.iter().any(|node| node.spec.released.is_some()), "{nodes:?}");
+            Ok(())
+        })
+        .await?;
+    nothing_is_written(&story).await
+}
+
+/// For a minute, once what followed from the last change has been written: when nothing was for two seconds.
+async fn nothing_is_written(story: &Story) -> Result<()> {
+    let limit = Instant::now() + Duration::from_mins(1);
+    while !writes_of_the_operator(story, Duration::from_secs(2)).await?.is_empty() && Instant::now() < limit {
+    }
+    let writes = writes_of_the_operator(story, Duration::from_mins(1)).await?;
     assert_eq!(writes, Vec::<String>::new(), "writes of the operator at rest");
     Ok(())
 }

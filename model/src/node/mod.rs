@@ -5,12 +5,14 @@
 //!
 //! * [`seen`]: machines and Nodes, reduced to what is read of them.
 //! * [`usable`]: whether run pods could work on a Node, and what is in the way.
+//! * [`found`]: whether a Node that is there already could be taken, and what is in the way.
 //! * [`daemons`]: what DaemonSets take of a Node, and which of them our taint keeps off.
 //! * [`limits`]: every time limit, with its argument.
 //! * [`assess`](mod@assess): the status.
 
 pub mod assess;
 pub mod daemons;
+pub mod found;
 pub mod limits;
 pub mod seen;
 pub mod usable;

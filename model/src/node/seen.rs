@@ -27,6 +27,8 @@ pub struct Machine {
     pub deleting_since: Option<Timestamp>,
     /// The engine was told not to wait for pods there.
     pub drain_skipped: bool,
+    /// It was found and not made: it is given back and not destroyed, and a lost one may come back with its pods.
+    pub found: bool,
     /// The cloud's identity.
     pub provider_id: Option<String>,
     /// Its zone, once known.
@@ -38,8 +40,8 @@ pub struct Machine {
 /// An engine's object behind a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backing {
-    /// When the API server made it.
-    pub created: Timestamp,
+    /// When the API server made it. None for one that was there before it was asked for.
+    pub created: Option<Timestamp>,
     /// Name of the Node it says it has.
     pub node_name: Option<String>,
 }

@@ -14,10 +14,11 @@ use trainyard_api::cluster::{
 };
 use trainyard_planner::{
     ActiveRun, Backoff, Capacity, Deallocation, EndedAttempt, FailureCause, GrowthBlock, Lifetime, Machine,
-    NodeName, Placement, Policy, PoolHold, QueuedRun, Snapshot, Zone,
+    NodeName, Placement, Policy, PoolHold, QueuedRun, Snapshot, Stock, Zone,
 };
 
 use crate::catalogue::{Refusal, Resolved};
+use crate::node::found::Counted;
 use crate::run::acceptance;
 use node::LightNode;
 use run::{LightRun, Standing};
@@ -36,6 +37,8 @@ pub struct World<'a> {
     pub catalogue: Result<&'a Resolved, &'a Refusal>,
     /// Nodes that other Clusters of its namespace have of its class.
     pub nodes_elsewhere: i64,
+    /// What its engine still has, where it can count that.
+    pub counted: Option<&'a Counted>,
 }
 
 /// The planner's snapshot of that world.
@@ -182,7 +185,18 @@ fn policy(world: &World<'_>, node_capacity: Capacity) -> Policy {
             ClusterHold::NoNewRuns => PoolHold::NoNewRuns,
             ClusterHold::Freeze => PoolHold::Freeze,
         }),
+        stock: world.counted.map(|counted| stock(counted, world.nodes)),
     }
+}
+
+/// What an engine has counted, as the planner sees it: less what nodes are about to take that still await a machine.
+pub fn stock(counted: &Counted, nodes: &[&LightNode]) -> Stock {
+    Stock { free: counted.free - awaiting(nodes), message: counted.message.clone() }
+}
+
+/// How many of these nodes still await a machine.
+pub fn awaiting(nodes: &[&LightNode]) -> i64 {
+    nodes.iter().filter(|node| node.has_no_machine_yet()).count() as i64
 }
 
 fn backoff(entry: &trainyard_api::cluster::Backoff) -> Option<Backoff> {

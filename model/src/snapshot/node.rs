@@ -125,6 +125,11 @@ impl LightNode {
         }
     }
 
+    /// Whether a machine is still to be found for it.
+    pub fn has_no_machine_yet(&self) -> bool {
+        self.machine == Machine::Coming && self.node.is_none() && !self.released && !self.deleted
+    }
+
     /// Whether runs may be placed there as far as this observation goes.
     pub fn takes_runs(&self) -> bool {
         self.machine == Machine::Ready

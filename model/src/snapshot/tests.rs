@@ -57,6 +57,7 @@ fn told(cluster: &Cluster, nodes: &[LightNode]) -> (RequestedShare, Capacity) {
         runs: &[&run],
         catalogue: Err(&gone),
         nodes_elsewhere: 0,
+        counted: None,
     });
     (snapshot.queued[0].share.clone(), snapshot.policy.node_capacity)
 }

@@ -13,6 +13,7 @@ use trainyard_api::{
 use trainyard_planner::{Capacity, GrowthBlock, Lifetime, NodeCounts, PoolHealth, PoolReport};
 
 use crate::catalogue::{Refusal, Resolved};
+use crate::node::found::{Counted, TooSmall};
 use crate::snapshot::{lifetime, node::wire_capacity, removals, wire_cause};
 
 /// Most errors that status shows; the schema takes no more.
@@ -29,6 +30,16 @@ pub struct Circumstances<'a> {
     pub limit: Option<&'a GrowthBlock>,
     /// What each of its nodes has at least, once one was measured.
     pub measured: Option<&'a Capacity>,
+    /// What its engine still has, where it can count that.
+    pub counted: Option<&'a Counted>,
+}
+
+/// Why it may not be as asked, beside what the planner reports.
+#[derive(Clone, Copy)]
+struct Reasons<'a> {
+    refusal: Option<&'a Refusal>,
+    limit: Option<&'a GrowthBlock>,
+    counted: Option<&'a Counted>,
 }
 
 /// The status of `cluster` after a plan that reported `report` at `now`.
@@ -37,14 +48,15 @@ pub struct Circumstances<'a> {
 pub fn cluster_status(
     cluster: &Cluster,
     report: &PoolReport,
-    Circumstances { catalogue, limit, measured }: Circumstances<'_>,
+    Circumstances { catalogue, limit, measured, counted }: Circumstances<'_>,
     now: Timestamp,
 ) -> ClusterStatus {
     let before = cluster.status.clone().unwrap_or_default();
     let generation = cluster.metadata.generation;
     let allocation_state = if report.resizing { AllocationState::Resizing } else { AllocationState::Steady };
     let limit = limit.filter(|_| report.health == PoolHealth::Blocked);
-    let errors = errors(cluster, &before.errors, report, catalogue.err(), limit, now);
+    let reasons = Reasons { refusal: catalogue.err(), limit, counted };
+    let errors = errors(cluster, &before.errors, report, reasons, now);
     let health = health(report, catalogue.err());
     let allocation_changed = before.allocation_state != Some(allocation_state);
     ClusterStatus {
@@ -135,8 +147,7 @@ fn errors(
     cluster: &Cluster,
     before: &[ClusterError],
     report: &PoolReport,
-    refusal: Option<&Refusal>,
-    limit: Option<&GrowthBlock>,
+    Reasons { refusal, limit, counted }: Reasons<'_>,
     now: Timestamp,
 ) -> Vec<ClusterError> {
     let known = |code: ClusterErrorCode| before.iter().find(|error| error.code == code);
@@ -171,10 +182,16 @@ fn errors(
     if let Some(limit) = limit {
         add(ClusterErrorCode::NodeLimitReached, &limit.message, 1);
     }
+    if let Some(shortage) = &report.shortage {
+        add(ClusterErrorCode::StockOut, &shortage.message, shortage.nodes);
+    }
     for entry in &report.backoff {
         if let Some((_, code)) = wire_cause(entry.cause) {
             add(code, &entry.message, entry.count);
         }
+    }
+    if let Some(TooSmall { nodes, message }) = counted.and_then(|counted| counted.too_small.as_ref()) {
+        add(ClusterErrorCode::NodesTooSmall, message, *nodes);
     }
     if let Some(held_up) = &report.held_up {
         add(ClusterErrorCode::NodesOccupied, &held_up.message, held_up.nodes);

@@ -124,6 +124,7 @@ pub fn wire_reason(reason: WaitReason) -> QueueReason {
         WaitReason::ExceedsMaxNodes => QueueReason::ExceedsMaxNodes,
         WaitReason::ExceedsNodeSize => QueueReason::ExceedsNode,
         WaitReason::GrowthBlocked => QueueReason::ClusterStalled,
+        WaitReason::NoFreeMachines => QueueReason::NoFreeMachines,
         WaitReason::NodesLeaving => QueueReason::NodesLeaving,
         WaitReason::ClusterOnHold => QueueReason::ClusterOnHold,
         WaitReason::ClusterDeleting => QueueReason::ClusterDeleting,

@@ -30,6 +30,20 @@ fn dropped(plan: &Plan) -> BTreeSet<(&NodeName, &RunId, i64)> {
     plan.all_actions().filter_map(drop).collect()
 }
 
+/// As many nodes as the Cluster can have: those that are there, and those that the engine has.
+fn within_reach(snapshot: &Snapshot) -> i64 {
+    let stock = snapshot.policy.stock.as_ref().map(|stock| stock.free.max(0));
+    stock.map_or(i64::MAX, |free| free + not_gone(&snapshot.nodes))
+}
+
+/// Nothing is asked for that the engine does not have.
+pub fn requests_stay_within_the_stock(snapshot: &Snapshot, _: Timestamp, plan: &Plan) -> Verdict {
+    let requests =
+        plan.all_actions().filter(|action| matches!(action, Action::RequestNode { .. })).count() as i64;
+    let free = snapshot.policy.stock.as_ref().map_or(i64::MAX, |stock| stock.free.max(0));
+    require(requests <= free, || format!("{requests} requests, and {free} machines are free"))
+}
+
 /// Nothing is asked for beyond `maxNodes`, whatever else of the Cluster may still exist.
 pub fn requests_stay_within_maximum(snapshot: &Snapshot, _: Timestamp, plan: &Plan) -> Verdict {
     let requests =
@@ -54,7 +68,7 @@ pub fn minimum_is_kept(snapshot: &Snapshot, now: Timestamp, plan: &Plan) -> Verd
         .any(|action| matches!(action, Action::Retire { reason, .. } if !reason.is_final()));
     let waits = snapshot.policy.growth_blocked.is_some()
         || plan.report.pool.backoff.iter().any(|entry| entry.until > now)
-        || not_gone(&after.nodes) >= snapshot.policy.max_nodes;
+        || not_gone(&after.nodes) >= snapshot.policy.max_nodes.min(within_reach(snapshot));
     require(serving >= minimum || (waits && !given_back), || {
         format!("{serving} nodes serve or come, the minimum is {minimum}, given back: {given_back}")
     })

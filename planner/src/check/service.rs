@@ -139,6 +139,7 @@ pub fn first_waiting_run_could_not_start(snapshot: &Snapshot, now: Timestamp, pl
         WaitReason::ExceedsNodeSize,
         WaitReason::GrowthBlocked,
         WaitReason::ClusterOnHold,
+        WaitReason::NoFreeMachines,
         WaitReason::ClusterDeleting,
         WaitReason::QueueDeadline,
     ];

@@ -24,6 +24,9 @@ pub struct Policy {
     /// Why no new node can be asked for at all (class missing, size unknown, ...). Existing nodes go on working.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub growth_blocked: Option<GrowthBlock>,
+    /// What the engine could still give, where it can count that: machines it finds, and does not make.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stock: Option<Stock>,
     /// Why `max_nodes` is less than the user wrote, when it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_limited: Option<GrowthBlock>,
@@ -39,6 +42,16 @@ pub struct Policy {
     /// `hold`.
     #[serde(default)]
     pub hold: PoolHold,
+}
+
+/// Machines that are there for the taking.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stock {
+    /// How many are free, those left out that nodes of this Cluster without a machine are about to take.
+    pub free: i64,
+    /// What is the matter with the others, in words.
+    pub message: String,
 }
 
 /// What becomes of runs on nodes above a maximum that was lowered.

@@ -7,7 +7,7 @@ use trainyard_planner::{
     ActiveRun, Backoff, Capacity, Claim, Deallocation, DirectiveKind, DirectiveReason, EndedAttempt, Failure,
     FailureCause, GivenDirective, GrowthBlock, Hold, HoldReason, Lifetime, Machine, Node, NodeName, Occupied,
     Placement, Policy, PoolHold, Priority, Progress, QueuedRun, Removal, RemovalKind, RequestedShare,
-    RetireReason, Retired, RunId, Snapshot, Zone,
+    RetireReason, Retired, RunId, Snapshot, Stock, Zone,
 };
 
 use crate::fixture::{at, gpus, run_id, whole};
@@ -196,9 +196,10 @@ fn policy() -> impl Strategy<Value = Policy> {
         1 => Just(PoolHold::Freeze),
     ];
     let initial = prop_oneof![4 => Just(0i64), 1 => 1i64..5];
-    let asked = (deallocation, hold, initial);
+    let stock = prop::option::weighted(0.3, 0i64..4);
+    let asked = (deallocation, hold, initial, stock);
     (0i64..4, 0i64..9, idle, prop::bool::weighted(0.1), any::<bool>(), asked).prop_map(
-        |(min, max, idle, blocked, zones, (deallocation, hold, initial_nodes))| Policy {
+        |(min, max, idle, blocked, zones, (deallocation, hold, initial_nodes, stock))| Policy {
             initial_nodes,
             initial_last_ordinal: (max == min).then_some(2),
             deallocation,
@@ -217,6 +218,7 @@ fn policy() -> impl Strategy<Value = Policy> {
             // A class may grant less than the minimum that its user wrote.
             max_limited: (max % 3 == 0)
                 .then(|| GrowthBlock { code: "NodeLimitReached".into(), message: "ask for more".into() }),
+            stock: stock.map(|free| Stock { free, message: "none is like another".into() }),
         },
     )
 }

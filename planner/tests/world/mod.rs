@@ -87,6 +87,16 @@ impl World {
         }
     }
 
+    /// The machine is destroyed, or given back to where it was found.
+    pub fn destroyed(&mut self, ordinal: i64) {
+        let Some(node) = self.node(ordinal) else { return };
+        let was_there = node.machine != Machine::Gone;
+        node.machine = Machine::Gone;
+        if let Some(stock) = &mut self.live.policy.stock {
+            stock.free += i64::from(was_there);
+        }
+    }
+
     /// The machine goes bad.
     pub fn fail(&mut self, ordinal: i64, cause: FailureCause, machine: Machine) {
         let now = self.now;

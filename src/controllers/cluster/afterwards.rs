@@ -82,17 +82,43 @@ async fn request_node(
     Ok(())
 }
 
+/// The number of a Cluster's first node.
+pub const FIRST_ORDINAL: i64 = 1;
+
+/// The spec of a new node. None for a Cluster without the metadata that every stored object has.
+pub fn node_spec(
+    cluster: &Cluster,
+    resolved: &Resolved,
+    ordinal: i64,
+    zone: Option<&Zone>,
+) -> Option<ClusterNodeSpec> {
+    let (name, uid) = (cluster.metadata.name.clone()?, cluster.metadata.uid.clone()?);
+    let mut engine = resolved.engine.clone();
+    if let (Some(karpenter), Some(zone)) = (&mut engine.karpenter, zone) {
+        karpenter.zones = vec![zone.0.clone()];
+    }
+    Some(ClusterNodeSpec {
+        cluster: ClusterIdentity { name, uid },
+        ordinal,
+        vm_size: resolved.size.clone(),
+        engine,
+        taint: resolved.taint.clone(),
+        tolerations: resolved.tolerations.clone(),
+        claims: Vec::new(),
+        idle_since: None,
+        retired: None,
+        released: None,
+    })
+}
+
 fn cluster_node(
     cluster: &Cluster,
     resolved: &Resolved,
     ordinal: i64,
     zone: Option<&Zone>,
 ) -> Option<ClusterNode> {
-    let (name, uid) = (cluster.metadata.name.clone()?, cluster.metadata.uid.clone()?);
-    let mut engine = resolved.engine.clone();
-    if let (Some(karpenter), Some(zone)) = (&mut engine.karpenter, zone) {
-        karpenter.zones = vec![zone.0.clone()];
-    }
+    let spec = node_spec(cluster, resolved, ordinal, zone)?;
+    let ClusterIdentity { name, uid } = spec.cluster.clone();
     let labels =
         [(labels::CLUSTER.to_owned(), name.clone()), (labels::CLUSTER_UID.to_owned(), uid.clone())].into();
     Some(ClusterNode {
@@ -113,18 +139,7 @@ fn cluster_node(
             }]),
             ..ObjectMeta::default()
         },
-        spec: ClusterNodeSpec {
-            cluster: ClusterIdentity { name, uid },
-            ordinal,
-            vm_size: resolved.size.clone(),
-            engine,
-            taint: resolved.taint.clone(),
-            tolerations: resolved.tolerations.clone(),
-            claims: Vec::new(),
-            idle_since: None,
-            retired: None,
-            released: None,
-        },
+        spec,
         status: None,
     })
 }

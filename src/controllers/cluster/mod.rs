@@ -1,7 +1,7 @@
 //! The cluster controller: the only one that decides which nodes exist and which run gets them.
 //!
 //! Flow, per Cluster (by namespace and name): observe → plan → execute → report. The plan is the planner's, a pure
-//! function; nothing here has a choice.
+//! function; nothing here has a choice. Where machines are counted, what a plan asks for is set aside first ([`stock`]).
 //!
 //! Guarantees: a claim on a ClusterNode is written with the version the plan was made from, before the run's
 //! allocation is; new ordinals and failures are stored in `Cluster.status` before the nodes are created or forgotten.
@@ -15,6 +15,7 @@ mod execute;
 mod memory;
 mod observe;
 mod report;
+mod stock;
 mod tenancy;
 
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use crate::clock::SharedClock;
 use crate::kubernetes::error::{Error, ErrorKind};
 use crate::kubernetes::key::ObjectKey;
 use crate::kubernetes::workqueue::{self, Queue};
-use crate::provisioner::Engines;
+use crate::provisioner::{Engines, Pool, Recount};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::{ControllerName, Metrics};
 use crate::telemetry::readiness::Readiness;
@@ -55,12 +56,19 @@ pub struct Setup<'a> {
 pub fn start(setup: Setup<'_>) {
     let Setup { client, clock, metrics, readiness, engines, concurrency, tasks } = setup;
     let queue = Queue::new(ControllerName::Cluster, clock.clone(), concurrency, metrics.clone());
+    let recounted = queue.clone();
+    engines.on_recount(
+        &(Arc::new(move |pool: &Pool| {
+            recounted.trigger(ObjectKey::namespaced(&pool.namespace, &pool.name));
+        }) as Recount),
+    );
     let woken = queue.clone();
     let caches = watch(&client, tasks, &readiness, &metrics, move |key| woken.trigger(key));
     let context = Arc::new(Context::new(client, clock, engines, caches));
     let token = tasks.token();
     tasks.spawn("cluster controller", async move {
         context.caches.wait_until_listed(&token).await;
+        context.engines.filled().await;
         queue
             .run(token, |key| {
                 let context = Arc::clone(&context);
@@ -112,8 +120,8 @@ pub async fn reconcile(context: &Arc<Context>, key: &ObjectKey) -> Result<Option
     let _turn = context.turns.of(context, &key.namespace).await;
     let now = context.clock.now();
     let mut next_look = None;
-    for scope in observe::observe(context, key).await? {
-        let plan = trainyard_planner::plan(&scope.snapshot, now);
+    for mut scope in observe::observe(context, key).await? {
+        let plan = stock::plan(context, &mut scope, now).await;
         let mut outcome = execute::execute(context, &scope, &plan.actions).await;
         let reported = report::report(context, &scope, &plan, now).await;
         outcome.merge(reported.outcome);
@@ -129,6 +137,10 @@ pub async fn reconcile(context: &Arc<Context>, key: &ObjectKey) -> Result<Option
         ]);
     }
     Ok(next_look)
+}
+
+fn soon(now: Timestamp) -> Option<Timestamp> {
+    now.checked_add(AFTER_FAILURE).ok()
 }
 
 fn earliest(times: impl IntoIterator<Item = Option<Timestamp>>) -> Option<Timestamp> {

@@ -12,14 +12,17 @@ use trainyard_api::cluster::{Cluster, ClusterErrorCode};
 use trainyard_api::cluster_node::ClusterNode;
 use trainyard_api::names::Finalizer;
 use trainyard_model::catalogue::{self, Refusal, Resolved};
+use trainyard_model::node::found::Counted;
 use trainyard_model::snapshot::{
     World, assemble,
     node::LightNode,
     parts::{Part, is_live, parts},
     run::LightRun,
+    stock,
 };
 use trainyard_planner::{NodeName, RunId, Snapshot};
 
+use super::afterwards::{FIRST_ORDINAL, node_spec};
 use super::caches::entry;
 use super::memory::Newest;
 use super::{Context, earliest, tenancy};
@@ -27,7 +30,7 @@ use crate::kubernetes::apply;
 use crate::kubernetes::error::{Error, Verb};
 use crate::kubernetes::key::ObjectKey;
 use crate::kubernetes::read;
-use crate::provisioner::{Pool, Validity};
+use crate::provisioner::{Pool, Supply, Validity};
 
 /// One Cluster with everything that was observed of it.
 pub struct Scope {
@@ -41,6 +44,8 @@ pub struct Scope {
     pub runs: HashMap<String, Arc<LightRun>>,
     /// Its size and class.
     pub catalogue: Result<Resolved, Refusal>,
+    /// What its engine still has for it, where it can count that.
+    pub counted: Option<Counted>,
     /// The planner's view of all that.
     pub snapshot: Snapshot,
     /// When to look again whether the engine's refusal is mended: nothing tells.
@@ -62,6 +67,13 @@ impl Scope {
     /// Notes what this plan has written to a node that was as planned.
     pub fn note(&self, written: LightNode) {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(written.name.clone(), written);
+    }
+
+    /// Takes in another count of what its engine has.
+    pub fn recount(&mut self, counted: Counted) {
+        let nodes: Vec<_> = self.nodes.values().map(AsRef::as_ref).collect();
+        self.snapshot.policy.stock = Some(stock(&counted, &nodes));
+        self.counted = Some(counted);
     }
 
     /// Tells which runs the plan allocates.
@@ -173,9 +185,9 @@ async fn scope(
     nodes: Vec<Arc<LightNode>>,
     runs: Vec<Arc<LightRun>>,
 ) -> Scope {
-    let (catalogue, recheck_at) = match &cluster {
-        Some(cluster) => catalogue_of(context, key, cluster).await,
-        None => (Err(catalogue::cluster_gone()), None),
+    let Offer { catalogue, counted, recheck_at } = match &cluster {
+        Some(cluster) => offer(context, key, cluster).await,
+        None => Offer { catalogue: Err(catalogue::cluster_gone()), counted: None, recheck_at: None },
     };
     let cluster_key = key.to_string();
     let nodes_elsewhere = catalogue
@@ -191,6 +203,7 @@ async fn scope(
             runs: &light_runs,
             catalogue: catalogue.as_ref(),
             nodes_elsewhere,
+            counted: counted.as_ref(),
         })
     };
     let nodes: BTreeMap<String, Arc<LightNode>> =
@@ -204,6 +217,7 @@ async fn scope(
         nodes,
         runs: runs.into_iter().map(|run| (run.id.uid.clone(), run)).collect(),
         catalogue,
+        counted,
         snapshot,
         recheck_at,
         written: Mutex::default(),
@@ -214,12 +228,15 @@ async fn scope(
 /// How often a refusal of the engine is looked at again. A person who mends a class watches; a read costs little.
 const RECHECK_EVERY: SignedDuration = SignedDuration::from_secs(10);
 
-/// The Cluster's size and class, and whether the engine could make machines with them.
-async fn catalogue_of(
-    context: &Context,
-    key: &ObjectKey,
-    cluster: &Cluster,
-) -> (Result<Resolved, Refusal>, Option<Timestamp>) {
+/// What a Cluster can have: its size and class, whether the engine could make machines with them, and how many there are
+/// where they are only found.
+struct Offer {
+    catalogue: Result<Resolved, Refusal>,
+    counted: Option<Counted>,
+    recheck_at: Option<Timestamp>,
+}
+
+async fn offer(context: &Context, key: &ObjectKey, cluster: &Cluster) -> Offer {
     let resolved = {
         let (sizes, classes) = (context.caches.sizes.all(), context.caches.classes.all());
         let sizes: Vec<_> = sizes.iter().map(AsRef::as_ref).collect();
@@ -227,27 +244,48 @@ async fn catalogue_of(
         let labels = context.caches.namespaces.get(&ObjectKey::cluster_scoped(&key.namespace));
         catalogue::resolve(cluster, &sizes, &classes, labels.as_deref())
     };
+    let nothing_else = |catalogue| Offer { catalogue, counted: None, recheck_at: None };
     let resolved = match resolved {
         Ok(resolved) => resolved,
-        Err(refusal) => return (Err(refusal), None),
+        Err(refusal) => return nothing_else(Err(refusal)),
     };
-    let Some(engine) = context.engines.of(&resolved.engine) else { return (Ok(resolved), None) };
-    let pool = Pool {
-        namespace: key.namespace.clone(),
-        name: key.name.clone(),
-        uid: cluster.metadata.uid.clone().unwrap_or_default(),
-    };
+    let Some(engine) = context.engines.of(&resolved.engine) else { return nothing_else(Ok(resolved)) };
+    let recheck_at = context.clock.now().checked_add(RECHECK_EVERY).ok();
+    let pool = pool(key, cluster);
     match engine.validate(&pool, &resolved.engine).await {
-        Ok(Validity::Usable) => (Ok(resolved), None),
+        Ok(Validity::Usable) => {}
         Ok(Validity::Refused(refused)) => {
             let refusal =
                 Refusal { code: ClusterErrorCode::ProvisioningClassInvalid, message: refused.message };
-            (Err(refusal), context.clock.now().checked_add(RECHECK_EVERY).ok())
+            return Offer { catalogue: Err(refusal), counted: None, recheck_at };
         }
         // Whether it could is not known. Asking for a node is harmless then: the node controller meets the same fault.
         Err(error) => {
             tracing::warn!(cluster = %key, %error, "the engine was not asked whether its class is usable");
-            (Ok(resolved), None)
         }
+    }
+    let Some(spec) = node_spec(cluster, &resolved, FIRST_ORDINAL, None) else {
+        return nothing_else(Ok(resolved));
+    };
+    match engine.count(&pool, &spec).await {
+        Ok(None) => nothing_else(Ok(resolved)),
+        Ok(Some(Supply { counted, again_at })) => {
+            Offer { catalogue: Ok(resolved), counted: Some(counted), recheck_at: again_at }
+        }
+        // To ask for machines that may not be there would only make ClusterNodes that fail.
+        Err(error) => {
+            tracing::warn!(cluster = %key, %error, "the engine's machines were not counted");
+            let counted = Counted { message: error.to_string(), ..Counted::default() };
+            Offer { catalogue: Ok(resolved), counted: Some(counted), recheck_at }
+        }
+    }
+}
+
+/// The machines of this Cluster, to its engine.
+pub fn pool(key: &ObjectKey, cluster: &Cluster) -> Pool {
+    Pool {
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        uid: cluster.metadata.uid.clone().unwrap_or_default(),
     }
 }

@@ -81,6 +81,7 @@ async fn store_pool(
         catalogue: scope.catalogue.as_ref(),
         limit: scope.snapshot.policy.max_limited.as_ref(),
         measured: measured.as_ref(),
+        counted: scope.counted.as_ref(),
     };
     let wanted = cluster_status(cluster, &plan.report.pool, circumstances, now);
     if before == wanted {

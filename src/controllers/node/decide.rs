@@ -201,7 +201,10 @@ impl Decision {
             return;
         }
         let node = machine.node.as_ref();
-        let is_lost = is_lost(status, node);
+        if is_quarantined(machine, status.reason) {
+            return;
+        }
+        let is_lost = is_lost(status, node) && !machine.found;
         // A Node that the caches lack for the moment is cordoned and looked at all the same.
         let id = node.map(NodeId::of).or_else(|| NodeId::known(status)).filter(|_| !is_lost);
         let Some(drain) = self.drain(machine, is_lost, seen.held_up.as_ref(), now) else { return };
@@ -222,6 +225,9 @@ impl Decision {
             return;
         }
         let machine = &stray.machine;
+        if is_quarantined(machine, Some(NodeReason::Lost)) {
+            return;
+        }
         let Some(drain) = self.drain(machine, false, stray.held_up.as_ref(), now) else { return };
         self.removals.push(Removal {
             warrant: Warrant::Stray,
@@ -277,6 +283,14 @@ fn needs_cordon(machine: &Machine) -> bool {
     let node = machine.node.as_ref();
     machine.deleting_since.is_none()
         && node.is_none_or(|node| !node.cordoned && node.deleting_since.is_none())
+}
+
+/// Whether a machine that was found is lost still. It is not given back before it is there again and can be looked at: what
+/// runs on it nobody knows, and the next one to take it would run beside it. Its Node tells when; if it is deleted, the
+/// machine is gone.
+fn is_quarantined(machine: &Machine, reason: Option<NodeReason>) -> bool {
+    let is_ready = machine.node.as_ref().is_some_and(|node| node.ready);
+    machine.found && !is_ready && reason == Some(NodeReason::Lost)
 }
 
 /// Whether nobody can say any more what runs on it: pods there count as gone, and no drain will end.

@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
-use trainyard_api::names::FieldManager;
+use trainyard_api::names::{FieldManager, node_labels};
 use trainyard_model::node::{Answer, seen::Owner};
 
 use super::{
@@ -116,7 +116,8 @@ async fn destroy(
             .iter()
             .map(|removal| Release { machine: Box::new(removal.machine.clone()), drain: removal.drain })
             .collect();
-        let answers = controller.engines.get(kind).release(&observation.pool, &leaving).await;
+        let Some(engine) = controller.engines.get(kind) else { continue };
+        let answers = engine.release(&observation.pool, &leaving).await;
         for Released { machine_uid, result } in answers {
             let Some(removal) = removals.iter().find(|removal| removal.machine.uid == machine_uid) else {
                 continue;
@@ -178,9 +179,7 @@ async fn check<'a>(
     pool: &Pool,
     removal: &'a Removal,
 ) -> Result<Checked<'a>, Error> {
-    if removal.warrant == Warrant::Stray
-        && observe::has_cluster_node(controller, removal.machine.owner.as_ref()).await?
-    {
+    if removal.warrant == Warrant::Stray && observe::has_cluster_node(controller, &removal.machine).await? {
         return Ok(Checked::Unwarranted);
     }
     if let Some(node) = &removal.cordon {
@@ -195,7 +194,7 @@ async fn check<'a>(
 }
 
 /// Cordons the Node if, live, it is the one that was meant and carries the ClusterNode's UID. Anything else needs no
-/// cordon: nothing of ours is placed there.
+/// cordon: nothing of ours is placed there. A Node that was found is given back, so it must be known whose cordon it is.
 async fn cordon(controller: &NodeController, id: &NodeId, owner: Option<&Owner>) -> Result<(), Error> {
     let api = Api::<Node>::all(controller.client.clone());
     let Some(node) = read::get(&api, &id.name).await? else { return Ok(()) };
@@ -204,7 +203,8 @@ async fn cordon(controller: &NodeController, id: &NodeId, owner: Option<&Owner>)
     if !is_meant || is_cordoned || owner.is_none() {
         return Ok(());
     }
-    let fields = json!({"spec": {"unschedulable": true}});
+    let by_us = BTreeMap::from([(node_labels::CORDONED, "true")]);
+    let fields = json!({"metadata": {"labels": by_us}, "spec": {"unschedulable": true}});
     apply::merge(&api, &Seen::of(&node)?, FieldManager::Node.as_str(), &fields).await?;
     Ok(())
 }
@@ -280,7 +280,8 @@ async fn launch_batch(
     }
     for (kind, new) in by_engine {
         let wanted: Vec<_> = standing(observation, kind).chain(new).collect();
-        for launch in controller.engines.get(kind).ensure(&observation.pool, &wanted).await? {
+        let Some(engine) = controller.engines.get(kind) else { continue };
+        for launch in engine.ensure(&observation.pool, &wanted).await? {
             let uid = launch.node_uid;
             match launch.result {
                 Ok(Launched::Requested { machine_uid }) => {
@@ -288,6 +289,7 @@ async fn launch_batch(
                     answer(observation, &uid, Answer::Requested { machine_uid });
                 }
                 Ok(Launched::NameTaken { message }) => answer(observation, &uid, Answer::NameTaken(message)),
+                Ok(Launched::NoneLeft { message }) => answer(observation, &uid, Answer::NoneLeft(message)),
                 Ok(Launched::Rejected { message }) => answer(observation, &uid, Answer::Rejected(message)),
                 Err(error) => done.errors.push(error.into()),
             }

@@ -23,7 +23,6 @@ use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::{Api, Client, core::DeserializeGuard};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trainyard_api::ClusterNode;
 use trainyard_model::node::daemons::Daemon;
@@ -38,7 +37,7 @@ use crate::{
         watch::Watch,
         workqueue::{Outcome, Queue},
     },
-    provisioner::{self, Engines, Pool, Starting, Woken},
+    provisioner::{self, Engines, Starting, Woken},
     tasks::{Fault, Tasks},
     telemetry::{
         metrics::{ControllerName, Metrics},
@@ -46,8 +45,6 @@ use crate::{
     },
 };
 
-/// How long engines have to fill their caches before work starts without them: a list takes a second at most.
-const ENGINES_WITHIN: Duration = Duration::from_secs(5);
 /// How often that is looked for; no request is made.
 const LOOK_FOR_CACHES: Duration = Duration::from_millis(20);
 /// When to look again at an engine that cannot be read; no request is made.
@@ -153,21 +150,10 @@ impl NodeController {
             .await
     }
 
-    /// Without its caches the controller would take every machine for a stray, and ask live about each. An engine that
-    /// does not fill its own is perhaps not installed, and is not waited for long.
+    /// Without its caches the controller would take every machine for a stray, and ask live about each.
     async fn caches_filled(&self) {
-        let start = Instant::now();
-        let nobody = Pool { namespace: String::new(), name: String::new(), uid: String::new() };
-        loop {
-            let mut filled = self.nodes.is_initialised() && self.daemons.is_initialised();
-            if start.elapsed() < ENGINES_WITHIN {
-                for (_, engine) in self.engines.all() {
-                    filled &= engine.observe(&nobody).await.is_ok();
-                }
-            }
-            if filled {
-                return;
-            }
+        self.engines.filled().await;
+        while !(self.nodes.is_initialised() && self.daemons.is_initialised()) {
             tokio::time::sleep(LOOK_FOR_CACHES).await;
         }
     }

@@ -10,7 +10,7 @@ use trainyard_api::{ClusterNode, cluster_node::ClusterNodeStatus};
 use trainyard_model::node::{
     Answer,
     assess::is_bad,
-    seen::{LastWords, Machine, Owner, Progress},
+    seen::{LastWords, Machine, Progress},
 };
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     kubernetes::read,
-    provisioner::{EngineKind, Observed, Pool},
+    provisioner::{Doomed, EngineKind, Observed, Pool},
 };
 
 /// Live reads at a time, within one reconcile.
@@ -100,7 +100,7 @@ async fn look_at_node(
     let uid = node.uid().unwrap_or_default();
     let engine = EngineKind::of(&node.spec.engine);
     let observed = engine.and_then(|kind| engines.get(&kind));
-    let cached = observed.and_then(|observed| observed.machine_of(&uid));
+    let cached = observed.and_then(|observed| observed.machine_of(node));
     let machine = match (engine, memory.gone_since.get(&uid)) {
         (_, Some(since)) if cached.is_none() => SeenMachine::Gone { since: *since },
         // What an engine made that is not installed any more may run on, with its runs. Only for a node that goes anyway
@@ -108,12 +108,13 @@ async fn look_at_node(
         _ if observed.is_some_and(|observed| observed.is_absent) && node.spec.released.is_none() => {
             SeenMachine::NotSeen
         }
-        (Some(kind), _) if must_be_looked_up(node, cached) => {
-            match controller.engines.get(kind).look_up(pool, node).await? {
+        (Some(_), _) if must_be_looked_up(node, cached) => match controller.engines.of(&node.spec.engine) {
+            Some(engine) => match engine.look_up(pool, node).await? {
                 Some(machine) => SeenMachine::Here(Box::new(machine)),
                 None => SeenMachine::Gone { since: now },
-            }
-        }
+            },
+            None => SeenMachine::NotSeen,
+        },
         _ => cached.map_or(SeenMachine::NotSeen, |machine| SeenMachine::Here(Box::new(machine.clone()))),
     };
     let requested = memory.requested.get(&uid).filter(|_| status(node).machine_uid.is_none());
@@ -172,7 +173,7 @@ async fn find_strays(
             let is_leaving = machine.deleting_since.is_some();
             if known_since.is_none()
                 && !is_leaving
-                && has_cluster_node(controller, machine.owner.as_ref()).await?
+                && has_cluster_node(controller, &Doomed::of(machine)).await?
             {
                 // The cache of ClusterNodes is behind.
                 continue;
@@ -192,9 +193,11 @@ async fn find_strays(
 
 fn is_accounted_for(machine: &Machine, nodes: &[SeenNode], observed: &Observed) -> bool {
     match &machine.owner {
-        Some(owner) => {
-            nodes.iter().any(|seen| seen.uid() == owner.uid && status(&seen.node).gone_time.is_none())
-        }
+        Some(owner) => nodes.iter().any(|seen| {
+            seen.uid() == owner.uid
+                && status(&seen.node).gone_time.is_none()
+                && (machine.backing.is_none() || is_not_another(machine, seen))
+        }),
         // A Node that is just registering has no labels of ours yet, and perhaps no cloud identity to know it by.
         None => {
             machine.backing.is_none()
@@ -206,15 +209,26 @@ fn is_accounted_for(machine: &Machine, nodes: &[SeenNode], observed: &Observed) 
     }
 }
 
-/// Whether, live, a ClusterNode still accounts for the machine.
-pub(super) async fn has_cluster_node(
-    controller: &NodeController,
-    owner: Option<&Owner>,
-) -> Result<bool, Error> {
-    let Some(owner) = owner else { return Ok(false) };
+/// Whether the ClusterNode has no other machine than this one. Two processes may have got one each for it.
+fn is_not_another(machine: &Machine, seen: &SeenNode) -> bool {
+    match &seen.machine {
+        SeenMachine::Here(its) => its.backing.is_none() || its.uid == machine.uid,
+        SeenMachine::NotSeen | SeenMachine::Gone { .. } => true,
+    }
+}
+
+/// Whether, live, a ClusterNode still accounts for the machine: it is there, and does not name another one.
+pub(super) async fn has_cluster_node(controller: &NodeController, machine: &Doomed) -> Result<bool, Error> {
+    let Some(owner) = &machine.owner else { return Ok(false) };
     let api = Api::<ClusterNode>::namespaced(controller.client.clone(), &owner.namespace);
     let found = read::get(&api, &owner.name).await?;
-    Ok(found.is_some_and(|node| node.uid().as_ref() == Some(&owner.uid) && status(&node).gone_time.is_none()))
+    Ok(found.is_some_and(|node| {
+        let status = status(&node);
+        let recorded = status.machine_uid.as_ref().filter(|_| machine.backed);
+        node.uid().as_ref() == Some(&owner.uid)
+            && status.gone_time.is_none()
+            && recorded.is_none_or(|uid| *uid == machine.uid)
+    }))
 }
 
 /// Of the old memory what is still about something, with what this look has found.

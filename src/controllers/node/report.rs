@@ -132,18 +132,21 @@ fn tell_of_stray(controller: &NodeController, stray: &Stray, is_destroyed: bool)
     };
     let of = machine.owner.as_ref().map_or_else(
         || "no ClusterNode".to_owned(),
-        |owner| format!("ClusterNode {}/{}, which does not exist", owner.namespace, owner.name),
+        |owner| {
+            format!("ClusterNode {}/{}, which does not exist or has another", owner.namespace, owner.name)
+        },
     );
+    let (ends, end) = if machine.found { ("given back", "give back") } else { ("destroyed", "destroy") };
     if stray.is_new {
         let note = format!(
-            "this machine belongs to {of}; it will be destroyed in 15 minutes unless a run's pod is on it"
+            "this machine belongs to {of}; it will be {ends} in 15 minutes unless a run's pod is on it"
         );
         tracing::warn!(machine = machine.name, kind, %of, "a machine that no ClusterNode accounts for");
         controller.events.tell_about(about.clone(), Severity::Warning, NodeEvent::StrayMachine, note);
     }
     if is_destroyed {
-        let note = format!("this machine belonged to {of} and is being destroyed");
-        tracing::warn!(machine = machine.name, kind, %of, "destroying a machine that no ClusterNode accounts for");
+        let note = format!("this machine belonged to {of} and is being {ends}");
+        tracing::warn!(machine = machine.name, kind, %of, "about to {end} a machine that no ClusterNode accounts for");
         controller.events.tell_about(about, Severity::Warning, NodeEvent::StrayMachineDestroyed, note);
     }
 }

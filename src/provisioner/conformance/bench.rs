@@ -8,22 +8,29 @@ use kube::ResourceExt as _;
 use trainyard_api::{
     ClusterNode,
     cluster_node::{CapacityType, ClusterIdentity, ClusterNodeSpec, Engine, KarpenterNode, VmSizeFacts},
-    placement::{Taint, TaintEffect},
+    placement::{NodeClassRef, Taint, TaintEffect},
     vm_size::Accelerator,
 };
 use trainyard_model::node::seen::{Machine, Progress};
 
-use super::{World, eventually};
+use super::{STOCK, World, eventually};
 use crate::{
     kubernetes::ErrorKind,
-    provisioner::{Doomed, Drain, Launched, Observed, Pool, Provisioner, Release, ReleaseOutcome, Wanted},
+    provisioner::{
+        Doomed, Drain, Launched, Observed, Origin, Pool, Provisioner, Release, ReleaseOutcome, Wanted,
+    },
 };
+
+/// The size of all machines: 6 cpus, 112 GiB, one GPU.
+const SIZE: &str = "Standard_NC6s_v3";
 
 /// An engine at work for the pool of one case.
 pub(super) struct Bench<'a> {
     pub(super) world: &'a dyn World,
     pub(super) engine: Arc<dyn Provisioner>,
     pub(super) pool: Pool,
+    /// The pool whose machines it asks for: its own, or a rival's.
+    source: Pool,
 }
 
 /// A pool named after its case, short enough for a Cluster's name.
@@ -39,14 +46,54 @@ pub(super) fn pool(case: &str) -> Pool {
     }
 }
 
-impl Bench<'_> {
+impl<'a> Bench<'a> {
+    pub(super) fn new(world: &'a dyn World, pool: Pool) -> Self {
+        Self { world, engine: world.engine(), source: pool.clone(), pool }
+    }
+
+    /// Whether machines are found here.
+    pub(super) fn finds(&self) -> bool {
+        self.engine.capabilities().origin == Origin::Found
+    }
+
+    /// Waits until the engine has seen the machines that were put there to be found.
+    pub(super) async fn stocked(&self) -> Result<()> {
+        if !self.finds() {
+            return Ok(());
+        }
+        eventually(|| async {
+            let supply = self.engine.count(&self.pool, &self.node(1).spec).await?.context("not counted")?;
+            let stock = i64::try_from(STOCK)?;
+            ensure!((supply.counted.free, supply.counted.matching) == (stock, stock), "{supply:?}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Another pool that asks for the same machines.
+    pub(super) fn rival(&self) -> Self {
+        let name = format!("{}-rival", self.pool.name);
+        Self {
+            world: self.world,
+            engine: Arc::clone(&self.engine),
+            pool: Pool { name: name.clone(), ..pool(&name) },
+            source: self.source.clone(),
+        }
+    }
+
+    /// The same pool, in a process that has just started.
+    pub(super) async fn restarted(&self) -> Result<Self> {
+        let engine = self.world.restarted().await?;
+        Ok(Self { world: self.world, engine, pool: self.pool.clone(), source: self.source.clone() })
+    }
+
     pub(super) fn node(&self, ordinal: i64) -> Arc<ClusterNode> {
         let Pool { namespace, name, uid } = &self.pool;
         let spec = ClusterNodeSpec {
             cluster: ClusterIdentity { name: name.clone(), uid: uid.clone() },
             ordinal,
             vm_size: VmSizeFacts {
-                size_name: "Standard_NC6s_v3".to_owned(),
+                size_name: SIZE.to_owned(),
                 vcpus: 6,
                 memory: Quantity("112Gi".to_owned()),
                 accelerators: vec![Accelerator {
@@ -55,19 +102,7 @@ impl Bench<'_> {
                     product: "V100".to_owned(),
                 }],
             },
-            engine: Engine {
-                karpenter: Some(KarpenterNode {
-                    node_class_ref: self.world.class(),
-                    requirements: vec![],
-                    instance_type: "Standard_NC6s_v3".to_owned(),
-                    capacity_type: CapacityType::OnDemand,
-                    zones: vec![],
-                    requests: BTreeMap::from(
-                        [("cpu", "5"), ("memory", "90Gi"), ("pods", "20"), ("nvidia.com/gpu", "1")]
-                            .map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned()))),
-                    ),
-                }),
-            },
+            engine: self.world.block(&self.source),
             taint: Taint {
                 key: "trainyard.dev/cluster".to_owned(),
                 value: name.clone(),
@@ -87,6 +122,14 @@ impl Bench<'_> {
 
     pub(super) fn nodes(&self, ordinals: impl IntoIterator<Item = i64>) -> Vec<Arc<ClusterNode>> {
         ordinals.into_iter().map(|ordinal| self.node(ordinal)).collect()
+    }
+
+    /// Asks for one machine, whatever the answer.
+    pub(super) async fn ask(&self, node: &Arc<ClusterNode>) -> Result<Launched> {
+        let wanted = [Wanted { node: Arc::clone(node), machine: None }];
+        let answers = self.engine.ensure(&self.pool, &wanted).await?;
+        ensure!(answers.len() == 1, "{} answers to one wish", answers.len());
+        Ok(answers.into_iter().next().context("no answer")?.result?)
     }
 
     /// Asks for machines; all must be taken. Returns their UIDs in the order asked.
@@ -114,10 +157,7 @@ impl Bench<'_> {
 
     pub(super) async fn machine(&self, node: &ClusterNode) -> Result<Machine> {
         let observed = self.observe().await?;
-        observed
-            .machine_of(&uid(node))
-            .cloned()
-            .with_context(|| format!("{} has no machine", node.name_any()))
+        observed.machine_of(node).cloned().with_context(|| format!("{} has no machine", node.name_any()))
     }
 
     /// Waits until the node's machine is a Node that is ready.
@@ -136,7 +176,7 @@ impl Bench<'_> {
     pub(super) async fn gone(&self, node: &ClusterNode) -> Result<()> {
         eventually(|| async {
             ensure!(self.engine.look_up(&self.pool, node).await?.is_none(), "a live read still finds it");
-            ensure!(self.observe().await?.machine_of(&uid(node)).is_none(), "it is still observed");
+            ensure!(self.observe().await?.machine_of(node).is_none(), "it is still observed");
             Ok(())
         })
         .await
@@ -169,6 +209,20 @@ impl Bench<'_> {
         }
         Ok(())
     }
+}
+
+/// The block of a class of Karpenter's, for machines of the size that cases ask for.
+pub fn karpenter_block(class: NodeClassRef) -> Engine {
+    let requests = [("cpu", "5"), ("memory", "90Gi"), ("pods", "20"), ("nvidia.com/gpu", "1")];
+    let node = KarpenterNode {
+        node_class_ref: class,
+        requirements: vec![],
+        instance_type: SIZE.to_owned(),
+        capacity_type: CapacityType::OnDemand,
+        zones: vec![],
+        requests: requests.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned()))).into(),
+    };
+    Engine { karpenter: Some(node), ..Engine::default() }
 }
 
 pub(super) fn uid(node: &ClusterNode) -> String {

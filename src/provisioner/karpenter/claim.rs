@@ -7,9 +7,10 @@ use kube::ResourceExt as _;
 use trainyard_api::{
     ClusterNode,
     cluster_node::KarpenterNode,
-    names::node_labels,
     placement::{Requirement, RequirementOperator},
 };
+
+use crate::provisioner::ownership;
 
 use super::wire::{
     CAPACITY_TYPE, ClaimClassRef, ClaimRequirement, ClaimResources, DO_NOT_DISRUPT, INSTANCE_TYPE,
@@ -31,18 +32,9 @@ pub fn cluster_of_pool_name(name: &str) -> Option<&str> {
 
 /// The labels that say whose machine it is. Karpenter copies them to the Node.
 pub fn labels(node: &ClusterNode) -> BTreeMap<String, String> {
-    let cluster = &node.spec.cluster;
-    [
-        (node_labels::CLUSTER, cluster.name.clone()),
-        (node_labels::CLUSTER_UID, cluster.uid.clone()),
-        (node_labels::CLUSTER_NAMESPACE, node.namespace().unwrap_or_default()),
-        (node_labels::CLUSTER_NODE, node.name_any()),
-        (node_labels::CLUSTER_NODE_UID, node.uid().unwrap_or_default()),
-        (NODE_POOL_LABEL, pool_name(&cluster.uid)),
-    ]
-    .into_iter()
-    .map(|(key, value)| (key.to_owned(), value))
-    .collect()
+    let mut labels = ownership::labels(node);
+    labels.insert(NODE_POOL_LABEL.to_owned(), pool_name(&node.spec.cluster.uid));
+    labels
 }
 
 /// Builds the claim. Zone and instance type are requirements and never labels: a label on the claim would win over

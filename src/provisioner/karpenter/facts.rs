@@ -69,12 +69,13 @@ impl ClaimFacts {
         Machine {
             uid: self.uid.clone(),
             name: self.name.clone(),
-            backing: Some(Backing { created: self.created, node_name: self.node_name.clone() }),
+            backing: Some(Backing { created: Some(self.created), node_name: self.node_name.clone() }),
             owner: self.owner.clone(),
             progress: self.progress,
             trouble: self.trouble.clone(),
             deleting_since: self.deleting_since,
             drain_skipped: self.drain_skipped,
+            found: false,
             provider_id: self.provider_id.clone(),
             zone: self.zone.clone().or_else(|| node.and_then(NodeFacts::zone).map(str::to_owned)),
             node: node.cloned(),
@@ -105,9 +106,12 @@ pub fn cluster_uid(labels: &BTreeMap<String, String>) -> Option<&str> {
         .or_else(|| labels.get(NODE_POOL_LABEL).and_then(|name| cluster_of_pool_name(name)))
 }
 
-/// A Node under one of our NodePool names or labels, reduced; others count as absent.
+/// A Node under one of our NodePool names or labels, reduced; others count as absent. So does one of a person's NodePool
+/// that another engine has found there.
 pub fn node(node: &core::Node) -> Option<NodeFacts> {
-    NodeFacts::of(node).filter(|facts| cluster_uid(&facts.labels).is_some())
+    NodeFacts::of(node).filter(|facts| {
+        cluster_uid(&facts.labels).is_some() && !facts.labels.contains_key(node_labels::ENGINE)
+    })
 }
 
 /// A Node that no claim accounts for.
@@ -121,6 +125,7 @@ pub fn bare(node: &NodeFacts) -> Machine {
         trouble: None,
         deleting_since: node.deleting_since,
         drain_skipped: false,
+        found: false,
         provider_id: node.provider_id.clone(),
         zone: node.zone().map(str::to_owned),
         node: Some(node.clone()),

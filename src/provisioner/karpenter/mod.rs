@@ -35,7 +35,7 @@ use trainyard_api::{
     cluster_node::Engine,
     names::{FieldManager, node_labels},
 };
-use trainyard_model::node::seen::{LastWords, Machine, NodeFacts};
+use trainyard_model::node::seen::{GivenUp, LastWords, Machine, NodeFacts};
 
 use self::{
     class::ClassCheck,
@@ -44,8 +44,8 @@ use self::{
     wire::{NODE_POOL_LABEL, NodeClaim, TERMINATION_TIME},
 };
 use super::{
-    Capabilities, Doomed, Drain, Error, Launch, Launched, Observed, Pool, Provisioner, Release,
-    ReleaseOutcome, Released, Removal, Starting, Validity, Wanted, Woken,
+    Capabilities, Doomed, Drain, Error, Launch, Launched, Observed, Origin, Pool, Provisioner, Release,
+    ReleaseOutcome, Released, Removal, Starting, Validity, Wanted, Woken, best_of,
 };
 use crate::{
     clock::SharedClock,
@@ -274,7 +274,13 @@ async fn deleted<K: apply::Object>(api: &Api<K>, seen: &Seen) -> Result<ReleaseO
 #[async_trait]
 impl Provisioner for Karpenter {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { removal: Removal::Exact, drains: true, tells_stock_out: true, spot: true }
+        Capabilities {
+            removal: Removal::Exact,
+            drains: true,
+            tells: &[GivenUp::StockOut, GivenUp::Quota],
+            origin: Origin::Made,
+            spot: true,
+        }
     }
 
     fn watches(&self, starting: &mut Starting<'_>) {
@@ -338,7 +344,6 @@ impl Provisioner for Karpenter {
     }
 
     async fn look_up(&self, pool: &Pool, node: &ClusterNode) -> Result<Option<Machine>, Error> {
-        let uid = node.uid().unwrap_or_default();
         let known = self.known_node(node).await?;
         let followed = self.followed()?;
         let cached = followed.nodes.indexed(&pool.uid);
@@ -351,8 +356,7 @@ impl Provisioner for Karpenter {
         let nodes = known.iter().chain(others).filter(|node| !is_absent || is_still_there(node));
         let claim = claim.as_ref().and_then(ClaimFacts::of);
         let machines = facts::machines(claim.as_ref(), nodes);
-        let is_its = |machine: &Machine| machine.owner.as_ref().is_some_and(|owner| owner.uid == uid);
-        Ok(machines.into_iter().filter(is_its).max_by_key(|machine| machine.backing.is_some()))
+        Ok(best_of(&machines, node).cloned())
     }
 
     async fn ensure(&self, _: &Pool, wanted: &[Wanted]) -> Result<Vec<Launch>, Error> {

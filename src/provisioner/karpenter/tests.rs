@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Event;
 use kube::ResourceExt as _;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use trainyard_api::{ClusterNode, placement::NodeClassRef};
+use trainyard_api::ClusterNode;
 use trainyard_fake_apiserver::{FakeServer, Fault, Matching, Verb};
 use trainyard_model::node::seen::{GivenUp, Machine};
 
@@ -29,7 +29,16 @@ use crate::{
 struct Bed {
     double: Double,
     engine: Arc<Karpenter>,
-    _tasks: Tasks,
+    tasks: tokio::sync::Mutex<Tasks>,
+}
+
+/// An engine, its watches filled.
+async fn started(client: Client, tasks: &mut Tasks) -> Arc<Karpenter> {
+    let engine = Arc::new(Karpenter::new(client, Arc::new(TokioClock::default())));
+    let wake = Arc::new(|_: Woken<'_>| {});
+    engine.watches(&mut Starting { tasks, metrics: &Metrics::new(), wake });
+    eventually(|| async { Ok(engine.followed().map(|_| ())?) }).await.unwrap();
+    engine
 }
 
 impl Bed {
@@ -37,13 +46,8 @@ impl Bed {
         let server = FakeServer::new();
         let mut tasks = Tasks::new(CancellationToken::new());
         let double = Double::start(&server, &mut tasks);
-        let engine =
-            Arc::new(Karpenter::new(double::client(&server, "engine"), Arc::new(TokioClock::default())));
-        let wake = Arc::new(|_: Woken<'_>| {});
-        engine.watches(&mut Starting { tasks: &mut tasks, metrics: &Metrics::new(), wake });
-        let bed = Self { double, engine, _tasks: tasks };
-        eventually(|| async { Ok(bed.engine.followed().map(|_| ())?) }).await.unwrap();
-        bed
+        let engine = started(double::client(&server, "engine"), &mut tasks).await;
+        Self { double, engine, tasks: tokio::sync::Mutex::new(tasks) }
     }
 }
 
@@ -53,16 +57,22 @@ impl World for Bed {
         Arc::clone(&self.engine) as Arc<dyn Provisioner>
     }
 
-    fn class(&self) -> NodeClassRef {
-        double::class()
+    async fn restarted(&self) -> Result<Arc<dyn Provisioner>> {
+        let client = double::client(&self.double.server, "restarted");
+        let mut tasks = self.tasks.lock().await;
+        Ok(started(client, &mut tasks).await)
     }
 
-    async fn refuse(&self, pool: &Pool, cause: Option<(GivenUp, &str)>) -> Result<()> {
+    fn block(&self, _: &Pool) -> Engine {
+        conformance::karpenter_block(double::class())
+    }
+
+    async fn refuse(&self, pool: &Pool, cause: Option<(GivenUp, &str)>) -> Result<String> {
         self.double.script(|script| match cause {
             Some((cause, words)) => _ = script.refuse.insert(pool.uid.clone(), (cause, words.to_owned())),
             None => _ = script.refuse.remove(&pool.uid),
         });
-        Ok(())
+        Ok(cause.map(|(_, words)| words.to_owned()).unwrap_or_default())
     }
 
     async fn remove_behind(&self, machine: &Machine) -> Result<()> {
@@ -88,13 +98,13 @@ impl World for Bed {
         Ok(())
     }
 
-    async fn break_class(&self, broken: bool) -> Result<()> {
+    async fn break_class(&self, _: &Pool, broken: bool) -> Result<String> {
         if broken {
             self.double.remove_class();
         } else {
             self.double.put_class();
         }
-        Ok(())
+        Ok(double::class().name)
     }
 }
 

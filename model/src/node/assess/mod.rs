@@ -81,6 +81,8 @@ pub enum Answer {
     NameTaken(String),
     /// The request itself is not taken.
     Rejected(String),
+    /// The engine knows at once that it has none.
+    NoneLeft(String),
     /// Nothing was asked for: the engine or its class is not usable now.
     Blocked(String),
 }
@@ -190,7 +192,7 @@ impl<'a> Look<'a> {
         let Some(machine) = self.machine() else { return };
         if let Some(backing) = &machine.backing {
             self.status.machine_uid = Some(machine.uid.clone());
-            self.status.requested_time.get_or_insert(Time(backing.created));
+            self.status.requested_time.get_or_insert(Time(backing.created.unwrap_or(self.now)));
         }
         if machine.progress >= Progress::Launched {
             self.status.launched_time.get_or_insert_with(|| now.clone());
@@ -214,7 +216,8 @@ impl<'a> Look<'a> {
     fn verdict(&mut self) -> Verdict {
         if let Some(state) = self.status.state.filter(|state| is_bad(*state)) {
             let reason = self.status.reason.unwrap_or(NodeReason::Unknown);
-            let verdict = Verdict::new(state, reason, self.status.message.clone().unwrap_or_default());
+            let message = self.quarantine().or_else(|| self.status.message.clone()).unwrap_or_default();
+            let verdict = Verdict::new(state, reason, message);
             return if self.is_gone() { verdict.gone() } else { verdict };
         }
         match self.s.answer {
@@ -224,6 +227,9 @@ impl<'a> Look<'a> {
             Some(Answer::Rejected(message)) => {
                 return Verdict::new(NodeState::Failed, NodeReason::LaunchFailed, message).gone();
             }
+            Some(Answer::NoneLeft(message)) => {
+                return Verdict::new(NodeState::Failed, NodeReason::StockOut, message).gone();
+            }
             Some(Answer::Requested { .. } | Answer::Blocked(_)) | None => {}
         }
         match self.s.machine {
@@ -231,6 +237,23 @@ impl<'a> Look<'a> {
             Presence::NotSeen => self.not_seen(),
             Presence::Here(machine) => self.with_machine(machine),
         }
+    }
+
+    /// What a lost machine that was found waits for before it is given back: nobody knows what runs on it.
+    fn quarantine(&self) -> Option<String> {
+        let node = self.machine().filter(|machine| machine.found)?.node.as_ref()?;
+        if !self.is_released() || self.status.reason != Some(NodeReason::Lost) {
+            return None;
+        }
+        Some(match self.s.held_up {
+            _ if !node.ready => format!(
+                "lost, and kept from further use until Node {0} is ready again and no pod of a run is on it: mend it, or \
+                 delete Node {0} if it does not come back",
+                node.name
+            ),
+            Some(held_up) => format!("was lost and is back; {held_up}"),
+            None => "was lost and is back; it is about to be given back".to_owned(),
+        })
     }
 
     fn is_gone(&self) -> bool {
@@ -332,6 +355,7 @@ impl<'a> Look<'a> {
     fn leaving(&self, machine: &Machine) -> Verdict {
         let message = match (self.s.held_up, machine.deleting_since, machine.drain_skipped) {
             (Some(held_up), _, _) => held_up.to_owned(),
+            _ if machine.found => "its machine is about to be given back".to_owned(),
             (None, None, _) => "its machine is about to be destroyed".to_owned(),
             (None, Some(_), false) => "its machine is being drained and destroyed".to_owned(),
             (None, Some(_), true) => "its machine is being destroyed without waiting for pods".to_owned(),

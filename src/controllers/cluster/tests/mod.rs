@@ -7,5 +7,6 @@ mod accidents;
 mod crashes;
 mod leaders;
 mod oracle;
+mod stock;
 mod stories;
 mod world;

@@ -19,8 +19,8 @@ use crate::clock::{Clock as _, TokioClock};
 use crate::controllers::cluster;
 use crate::kubernetes::client::{self, Limits};
 use crate::provisioner::{
-    Capabilities, Engines, Error, Launch, Observed, Pool, Provisioner, Release, Released, Removal, Starting,
-    Validity, Wanted,
+    Capabilities, EngineKind, Engines, Error, Launch, Observed, Origin, Pool, Provisioner, Release, Released,
+    Removal, Starting, Validity, Wanted,
 };
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
@@ -100,12 +100,17 @@ impl World {
 
     /// Starts an operator process, of which only the cluster controller matters here.
     pub fn start(&self, agent: &str) -> Process {
+        self.start_with(agent, Arc::new(UsableEngine))
+    }
+
+    /// The same, with this engine behind its class.
+    pub fn start_with(&self, agent: &str, engine: Arc<dyn Provisioner>) -> Process {
         let mut tasks = Tasks::new(CancellationToken::new());
         let (metrics, readiness) = (Metrics::new(), Readiness::default());
         // A process that is paused does not count the time either.
         let limits = Limits { request_time: Duration::from_hours(24), ..Limits::default() };
         let client = client::over(self.server.service(agent), "default", limits, metrics.clone());
-        let engines = Engines::new(Arc::new(UsableEngine));
+        let engines = Engines::new([(EngineKind::Karpenter, engine)]);
         cluster::start(cluster::Setup {
             client,
             clock: Arc::new(self.clock),
@@ -371,12 +376,12 @@ fn end(attempt: &mut Attempt, cause: AttemptCause, now: jiff::Timestamp) {
 }
 
 /// An engine of which the cluster controller asks only whether it is usable: it is.
-struct UsableEngine;
+pub struct UsableEngine;
 
 #[async_trait]
 impl Provisioner for UsableEngine {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { removal: Removal::Exact, drains: false, tells_stock_out: true, spot: false }
+        Capabilities { removal: Removal::Exact, drains: false, tells: &[], origin: Origin::Made, spot: false }
     }
 
     fn watches(&self, _: &mut Starting<'_>) {}

@@ -7,4 +7,5 @@ mod admission;
 mod arrival;
 mod departure;
 mod engine;
+mod static_nodes;
 mod world;

@@ -7,7 +7,7 @@ use k8s_openapi::api::{
     core::v1::{Node, Pod},
     events::v1::Event,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use trainyard_api::{
     Cluster, Time,
     cluster_node::{ClusterNodeStatus, NodeReason, NodeState},
@@ -19,12 +19,14 @@ use super::super::*;
 use crate::{
     clock::{Clock as _, TokioClock},
     provisioner::{
+        EngineKind, Engines, Provisioner,
         conformance::eventually,
         karpenter::{
             Karpenter,
             double::{self, CrashPoint, Double},
             wire::NodeClaim,
         },
+        static_nodes::Static,
     },
 };
 
@@ -72,7 +74,9 @@ impl Lab {
         let clock: SharedClock = Arc::new(self.clock);
         let metrics = Metrics::new();
         let events = Events::start(client.clone(), agent, Arc::clone(&clock), metrics.clone(), &mut tasks);
-        let engines = Engines::new(Arc::new(Karpenter::new(client.clone(), Arc::clone(&clock))));
+        let karpenter: Arc<dyn Provisioner> = Arc::new(Karpenter::new(client.clone(), Arc::clone(&clock)));
+        let found: Arc<dyn Provisioner> = Arc::new(Static::new(client.clone(), Arc::clone(&clock)));
+        let engines = Engines::new([(EngineKind::Karpenter, karpenter), (EngineKind::Static, found)]);
         let controller = NodeController::start(Setup {
             client,
             clock,
@@ -105,6 +109,17 @@ impl Lab {
 
     /// The cluster controller wants a node with this ordinal. Returns its name.
     pub(super) fn want(&self, ordinal: i64) -> String {
+        let engine = json!({"karpenter": {
+            "nodeClassRef": double::class(),
+            "instanceType": "Standard_NC6s_v3",
+            "capacityType": "on-demand",
+            "requests": {"cpu": "5", "memory": "90Gi", "pods": "20", "nvidia.com/gpu": "1"},
+        }});
+        self.want_of(&engine, ordinal)
+    }
+
+    /// The same, from the engine with this block.
+    pub(super) fn want_of(&self, engine: &Value, ordinal: i64) -> String {
         let name = format!("gpu-abcdef-{ordinal}");
         let node: ClusterNode = serde_json::from_value(json!({
             "metadata": {"name": name, "namespace": NAMESPACE, "uid": format!("node-{ordinal}")},
@@ -115,12 +130,7 @@ impl Lab {
                     "sizeName": "Standard_NC6s_v3", "vcpus": 6, "memory": "112Gi",
                     "accelerators": [{"resourceName": "nvidia.com/gpu", "count": 1, "product": "V100"}],
                 },
-                "engine": {"karpenter": {
-                    "nodeClassRef": double::class(),
-                    "instanceType": "Standard_NC6s_v3",
-                    "capacityType": "on-demand",
-                    "requests": {"cpu": "5", "memory": "90Gi", "pods": "20", "nvidia.com/gpu": "1"},
-                }},
+                "engine": engine,
                 "taint": {"key": "trainyard.dev/cluster", "value": "gpu", "effect": "NoSchedule"},
             },
         }))

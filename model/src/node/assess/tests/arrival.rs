@@ -221,6 +221,10 @@ fn answers_that_end_a_wish_end_the_node() {
     let story = new().answered(Answer::NameTaken("NodeClaim gpu-abcdef-1 is somebody's".into()));
     story.is(NodeState::Failed, NodeReason::NameTaken);
     assert!(story.status().gone_time.is_some());
+    let story = new().answered(Answer::NoneLeft("0 of 1 matching nodes are free".into()));
+    story.is(NodeState::Failed, NodeReason::StockOut);
+    story.says("0 of 1 matching nodes are free");
+    assert!(story.status().gone_time.is_some(), "nothing was asked for");
     let story = new().answered(Answer::Rejected("expireAfter: invalid".into()));
     story.is(NodeState::Failed, NodeReason::LaunchFailed);
     let story = new().answered(Answer::Blocked("class x does not exist".into()));

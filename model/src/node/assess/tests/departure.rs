@@ -112,6 +112,29 @@ fn a_node_left_behind_by_its_claim_is_no_machine_of_ours() {
 }
 
 #[test]
+fn a_lost_machine_that_was_found_says_what_it_waits_for() {
+    let lost = new().ready().found().with_vm(|vm| vm.ready = false).after(limits::LOST_AFTER);
+    lost.is(NodeState::Unusable, NodeReason::Lost);
+    lost.says("has not been Ready for 60 s");
+    let mut back = lost.released();
+    back.is(NodeState::Unusable, NodeReason::Lost);
+    back.says("kept from further use until Node vm-1 is ready again");
+    back.says("delete Node vm-1 if it does not come back");
+    back.held_up = Some("pod lab/mnist-worker-0 of a run is still on its Node".into());
+    let back = back.with_vm(|vm| vm.ready = true);
+    back.is(NodeState::Unusable, NodeReason::Lost);
+    back.says("was lost and is back; pod lab/mnist-worker-0 of a run is still on its Node");
+    let gone = back.vanished();
+    gone.is(NodeState::Unusable, NodeReason::Lost);
+    assert!(gone.status().gone_time.is_some());
+}
+
+#[test]
+fn a_machine_that_was_found_is_said_to_be_given_back() {
+    new().ready().found().released().says("about to be given back");
+}
+
+#[test]
 fn what_holds_up_a_release_is_said() {
     let mut story = new().ready().released();
     story.held_up = Some("pod lab/mnist-worker-0 of a run is still on its Node".into());

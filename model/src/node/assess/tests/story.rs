@@ -59,6 +59,7 @@ pub(super) fn new() -> Story {
                 zones: vec![],
                 requests: BTreeMap::new(),
             }),
+            ..Engine::default()
         },
         taint: Taint {
             key: "trainyard.dev/cluster".into(),
@@ -93,12 +94,13 @@ pub(super) fn machine() -> Machine {
     Machine {
         uid: "machine-uid".into(),
         name: "gpu-abcdef-1".into(),
-        backing: Some(Backing { created: start(), node_name: None }),
+        backing: Some(Backing { created: Some(start()), node_name: None }),
         owner: Some(Owner { namespace: "lab".into(), name: "gpu-abcdef-1".into(), uid: "node-uid".into() }),
         progress: Progress::Requested,
         trouble: None,
         deleting_since: None,
         drain_skipped: false,
+        found: false,
         provider_id: None,
         zone: None,
         node: None,
@@ -157,6 +159,12 @@ impl Story {
 
     pub(super) fn ready(self) -> Self {
         self.registered(ready_node())
+    }
+
+    /// Its machine was there before.
+    pub(super) fn found(mut self) -> Self {
+        self.machine().found = true;
+        self.look()
     }
 
     pub(super) fn spot(mut self) -> Self {

@@ -1,10 +1,4 @@
-//! The conformance suite of engines against the real Karpenter core and a real API server.
-
-#![allow(
-    clippy::disallowed_methods,
-    reason = "this talks to real processes in real time; the clock rule is for the operator"
-)]
-#![allow(clippy::unwrap_used, missing_docs)]
+//! The real Karpenter core and a real API server.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,27 +15,26 @@ use tokio_util::sync::CancellationToken;
 use trainyard::{
     clock::SystemClock,
     provisioner::{
-        Pool, Provisioner, Starting, Woken,
+        Pool, Provisioner,
         conformance::{self, World},
         karpenter::{Karpenter, wire::NodeClaim},
     },
     tasks::Tasks,
-    telemetry::metrics::Metrics,
 };
-use trainyard_api::placement::NodeClassRef;
+use trainyard_api::{cluster_node::Engine, placement::NodeClassRef};
 use trainyard_e2e::controlplane::{
     ControlPlane, LaunchError, NODE_CLASS, Options, Refusal, Refusals, eventually,
 };
 use trainyard_model::node::seen::{GivenUp, Machine};
 
-const NAMESPACE: &str = "conformance";
+use super::{NAMESPACE, started};
 
 /// The engine on a control plane of its own: cases break the class and refuse launches.
 struct RealKarpenter {
     plane: ControlPlane,
     client: Client,
     engine: Arc<Karpenter>,
-    _tasks: Tasks,
+    tasks: tokio::sync::Mutex<Tasks>,
 }
 
 impl RealKarpenter {
@@ -58,15 +51,8 @@ impl RealKarpenter {
         .await?;
 
         let mut tasks = Tasks::new(CancellationToken::new());
-        let engine = Arc::new(Karpenter::new(client.clone(), Arc::new(SystemClock)));
-        let wake = Arc::new(|_: Woken<'_>| {});
-        engine.watches(&mut Starting { tasks: &mut tasks, metrics: &Metrics::new(), wake });
-        let nobody = Pool { namespace: NAMESPACE.into(), name: "nobody".into(), uid: "nobody".into() };
-        eventually("the engine's watches", Duration::from_secs(30), || async {
-            Ok(engine.observe(&nobody).await.map(|_| ())?)
-        })
-        .await?;
-        Ok(Self { plane, client, engine, _tasks: tasks })
+        let engine = started(Karpenter::new(client.clone(), Arc::new(SystemClock)), &mut tasks).await?;
+        Ok(Self { plane, client, engine, tasks: tokio::sync::Mutex::new(tasks) })
     }
 
     fn claims(&self) -> Api<NodeClaim> {
@@ -86,15 +72,20 @@ impl World for RealKarpenter {
         Arc::clone(&self.engine) as Arc<dyn Provisioner>
     }
 
-    fn class(&self) -> NodeClassRef {
-        NodeClassRef {
+    async fn restarted(&self) -> Result<Arc<dyn Provisioner>> {
+        let mut tasks = self.tasks.lock().await;
+        Ok(started(Karpenter::new(self.client.clone(), Arc::new(SystemClock)), &mut tasks).await?)
+    }
+
+    fn block(&self, _: &Pool) -> Engine {
+        conformance::karpenter_block(NodeClassRef {
             group: "karpenter.kwok.sh".into(),
             kind: "KWOKNodeClass".into(),
             name: NODE_CLASS.into(),
-        }
+        })
     }
 
-    async fn refuse(&self, pool: &Pool, cause: Option<(GivenUp, &str)>) -> Result<()> {
+    async fn refuse(&self, pool: &Pool, cause: Option<(GivenUp, &str)>) -> Result<String> {
         let refuse = cause.map(|(_, words)| Refusal {
             id: pool.name.clone(),
             claim_prefix: Some(format!("{}-", pool.name)),
@@ -102,7 +93,8 @@ impl World for RealKarpenter {
             message: words.to_owned(),
             ..Refusal::default()
         });
-        self.plane.set_refusals(&Refusals { refuse: refuse.into_iter().collect(), ..Refusals::default() })
+        self.plane.set_refusals(&Refusals { refuse: refuse.into_iter().collect(), ..Refusals::default() })?;
+        Ok(cause.map(|(_, words)| words.to_owned()).unwrap_or_default())
     }
 
     async fn remove_behind(&self, machine: &Machine) -> Result<()> {
@@ -153,20 +145,21 @@ impl World for RealKarpenter {
         .await
     }
 
-    async fn break_class(&self, broken: bool) -> Result<()> {
+    async fn break_class(&self, _: &Pool, broken: bool) -> Result<String> {
         let (classes, resource) = self.classes();
         if broken {
             classes.delete(NODE_CLASS, &DeleteParams::default()).await?;
-            return eventually("the class to be gone", Duration::from_secs(30), || async {
+            eventually("the class to be gone", Duration::from_secs(30), || async {
                 ensure!(classes.get_opt(NODE_CLASS).await?.is_none(), "it is there");
                 Ok(())
             })
-            .await;
+            .await?;
+            return Ok(NODE_CLASS.to_owned());
         }
         let class = DynamicObject::new(NODE_CLASS, &resource)
             .data(json!({"spec": Value::Object(serde_json::Map::new())}));
         classes.create(&PostParams::default(), &class).await?;
-        Ok(())
+        Ok(NODE_CLASS.to_owned())
     }
 }
 
