@@ -131,6 +131,7 @@ fn start(context: &Context, tasks: &mut Tasks) {
         metrics: metrics.clone(),
         readiness: readiness.clone(),
         engines,
+        events: events.clone(),
         concurrency: settings.concurrency(ControllerName::Cluster),
         tasks,
     });

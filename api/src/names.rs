@@ -1,8 +1,11 @@
-//! Every name that is an API by itself: group, labels, annotations, finalizers, field managers, the scheduling gate.
+//! Every name that is an API by itself: group, labels, annotations, finalizers, field managers, the scheduling gate; the
+//! reasons of Events are in [`event`].
 //!
 //! Once released, none of these may be renamed without a migration: objects in a cluster carry them.
 
 use crate::closed_set::closed_set;
+
+pub mod event;
 
 /// API group of all kinds.
 pub const GROUP: &str = "trainyard.dev";

@@ -1,6 +1,6 @@
 //! Events for people (`events.k8s.io/v1`).
 //!
-//! In: an object, a [`Reason`] from a closed set, a note. Out: nothing; [`Events::tell`] returns at once and cannot
+//! In: an object, an [`EventReason`], which is a closed set, and a note. Out: nothing; [`Events::tell`] returns at once and cannot
 //! fail, and a reconcile never depends on an Event. One task writes them, one after the other.
 //!
 //! * The same Event (object, reason, note) again within [`SERIES`] counts up the one that exists, at most once in
@@ -13,7 +13,6 @@
 
 use std::{
     collections::HashMap,
-    fmt::Debug,
     hash::{DefaultHasher, Hash, Hasher},
     time::Duration,
 };
@@ -36,6 +35,8 @@ use tokio::{
     sync::mpsc,
     time::{Instant, timeout},
 };
+
+use trainyard_api::names::event::EventReason;
 
 use super::error::{Error, ErrorKind, Verb};
 use crate::{
@@ -61,37 +62,10 @@ const REMEMBERED: usize = 4096;
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
 const CONTROLLER: &str = "trainyard.dev/operator";
+/// What the operator was doing: the API server wants a word, and the reason says it all.
+const ACTION: &str = "Reconcile";
 const LONGEST_NOTE: usize = 1024;
 const LONGEST_INSTANCE: usize = 128;
-
-/// Why an Event is told. One value per meaning, so that people and alerts can select by it.
-pub trait Reason: Copy + Debug {
-    /// The reason, in upper camel case, at most 128 bytes.
-    fn as_str(self) -> &'static str;
-
-    /// What the operator was doing, in upper camel case.
-    fn action(self) -> &'static str {
-        "Reconcile"
-    }
-}
-
-/// Whether somebody should worry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Severity {
-    /// Things go as they should.
-    Normal,
-    /// Something needs attention.
-    Warning,
-}
-
-impl Severity {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Normal => "Normal",
-            Self::Warning => "Warning",
-        }
-    }
-}
 
 /// Tells Events. Clones write through the same task.
 #[derive(Clone, Debug)]
@@ -103,9 +77,7 @@ pub struct Events {
 #[derive(Clone, Debug, PartialEq)]
 struct Told {
     regarding: ObjectReference,
-    severity: Severity,
-    reason: &'static str,
-    action: &'static str,
+    reason: EventReason,
     note: String,
 }
 
@@ -137,24 +109,18 @@ impl Events {
     }
 
     /// Tells an Event about `object`.
-    pub fn tell<K>(&self, object: &K, severity: Severity, reason: impl Reason, note: impl Into<String>)
+    pub fn tell<K>(&self, object: &K, reason: EventReason, note: impl Into<String>)
     where
         K: Resource<DynamicType = ()>,
     {
-        self.tell_about(object.object_ref(&()), severity, reason, note);
+        self.tell_about(object.object_ref(&()), reason, note);
     }
 
     /// Tells an Event about an object of which only a reference is at hand.
-    pub fn tell_about(
-        &self,
-        regarding: ObjectReference,
-        severity: Severity,
-        reason: impl Reason,
-        note: impl Into<String>,
-    ) {
+    pub fn tell_about(&self, regarding: ObjectReference, reason: EventReason, note: impl Into<String>) {
         let note = note.into();
         let note = cut(&note, LONGEST_NOTE).to_owned();
-        let told = Told { regarding, severity, reason: reason.as_str(), action: reason.action(), note };
+        let told = Told { regarding, reason, note };
         if self.sender.try_send(told).is_err() {
             self.metrics.count_event(EventOutcome::Dropped);
         }
@@ -213,7 +179,12 @@ impl Writer {
             Ok(outcome) => outcome,
             Err(error) => {
                 let object = told.regarding.name.as_deref().unwrap_or_default();
-                tracing::info!(error = error.chain(), object, reason = told.reason, "cannot write an Event");
+                tracing::info!(
+                    error = error.chain(),
+                    object,
+                    reason = told.reason.as_str(),
+                    "cannot write an Event"
+                );
                 EventOutcome::Failed
             }
         };
@@ -280,8 +251,8 @@ impl Writer {
 /// What makes two Events the same. Events of different controllers differ in reason.
 fn key_of(told: &Told) -> u64 {
     let mut hasher = DefaultHasher::new();
-    let Told { regarding, severity, reason, action, note } = told;
-    (&regarding.uid, &regarding.field_path, severity, reason, action, note).hash(&mut hasher);
+    let Told { regarding, reason, note } = told;
+    (&regarding.uid, &regarding.field_path, reason, note).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -295,9 +266,9 @@ fn event(told: &Told, instance: &str, now: Timestamp, number: u64) -> Event {
         metadata: ObjectMeta { namespace: Some(namespace), name: Some(name), ..ObjectMeta::default() },
         event_time: Some(MicroTime(now)),
         regarding: Some(told.regarding.clone()),
-        type_: Some(told.severity.as_str().to_owned()),
-        reason: Some(told.reason.to_owned()),
-        action: Some(told.action.to_owned()),
+        type_: Some(told.reason.event_type().to_string()),
+        reason: Some(told.reason.to_string()),
+        action: Some(ACTION.to_owned()),
         note: Some(told.note.clone()),
         reporting_controller: Some(CONTROLLER.to_owned()),
         reporting_instance: Some(instance.to_owned()),

@@ -10,25 +10,6 @@ use trainyard_fake_apiserver::{FakeServer, Fault, Matching, When};
 use super::*;
 use crate::clock::TokioClock;
 
-#[derive(Clone, Copy, Debug)]
-enum Why {
-    Ready,
-    OutOfStock,
-}
-
-impl Reason for Why {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Ready => "Ready",
-            Self::OutOfStock => "OutOfStock",
-        }
-    }
-
-    fn action(self) -> &'static str {
-        "RequestNode"
-    }
-}
-
 struct Fixture {
     server: FakeServer,
     events: Events,
@@ -61,12 +42,15 @@ impl Fixture {
 #[tokio::test(start_paused = true)]
 async fn an_event_says_who_what_why_and_about_whom() {
     let fixture = fixture();
-    fixture.events.tell(&fixture.object, Severity::Warning, Why::OutOfStock, "no Standard_NC6s_v3 in zone 1");
+    fixture.events.tell(&fixture.object, EventReason::MachinesRefused, "no Standard_NC6s_v3 in zone 1");
     let [event] = fixture.written().await.try_into().unwrap();
     assert_eq!(event.metadata.namespace.as_deref(), Some("lab"));
     assert!(event.metadata.name.unwrap().starts_with("nc6."));
     assert_eq!(event.type_.as_deref(), Some("Warning"));
-    assert_eq!((event.reason.as_deref(), event.action.as_deref()), (Some("OutOfStock"), Some("RequestNode")));
+    assert_eq!(
+        (event.reason.as_deref(), event.action.as_deref()),
+        (Some("MachinesRefused"), Some("Reconcile"))
+    );
     assert_eq!(event.note.as_deref(), Some("no Standard_NC6s_v3 in zone 1"));
     assert_eq!(event.reporting_controller.as_deref(), Some(CONTROLLER));
     assert_eq!(event.reporting_instance.as_deref(), Some("pod-1"));
@@ -82,7 +66,7 @@ async fn an_event_says_who_what_why_and_about_whom() {
 async fn the_same_again_counts_up_once_a_minute_and_starts_afresh_after_a_pause() {
     let fixture = fixture();
     for _ in 0..90 {
-        fixture.events.tell(&fixture.object, Severity::Normal, Why::Ready, "ready");
+        fixture.events.tell(&fixture.object, EventReason::Recovered, "ready");
         sleep(Duration::from_secs(2)).await;
     }
     let [event] = fixture.written().await.try_into().unwrap();
@@ -91,18 +75,18 @@ async fn the_same_again_counts_up_once_a_minute_and_starts_afresh_after_a_pause(
     assert_eq!(fixture.server.count(&Matching::writes()), 1 + 2);
     assert_eq!((fixture.count(EventOutcome::Created), fixture.count(EventOutcome::Aggregated)), (1, 89));
     sleep(SERIES).await;
-    fixture.events.tell(&fixture.object, Severity::Normal, Why::Ready, "ready");
+    fixture.events.tell(&fixture.object, EventReason::Recovered, "ready");
     assert_eq!(fixture.written().await.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_series_whose_event_has_expired_is_told_anew() {
     let fixture = fixture();
-    fixture.events.tell(&fixture.object, Severity::Normal, Why::Ready, "ready");
+    fixture.events.tell(&fixture.object, EventReason::Recovered, "ready");
     let [event] = fixture.written().await.try_into().unwrap();
     fixture.server.remove::<Event>("lab", &event.metadata.name.unwrap());
     sleep(REFRESH).await;
-    fixture.events.tell(&fixture.object, Severity::Normal, Why::Ready, "ready");
+    fixture.events.tell(&fixture.object, EventReason::Recovered, "ready");
     assert_eq!(fixture.written().await.len(), 1);
 }
 
@@ -110,25 +94,25 @@ async fn a_series_whose_event_has_expired_is_told_anew() {
 async fn an_object_that_tells_too_much_is_held_back_and_others_are_not() {
     let fixture = fixture();
     for number in 0..50 {
-        fixture.events.tell(&fixture.object, Severity::Normal, Why::Ready, format!("note {number}"));
+        fixture.events.tell(&fixture.object, EventReason::Recovered, format!("note {number}"));
     }
     let node: Node = serde_json::from_value(json!({"metadata": {"name": "n1", "uid": "u2"}})).unwrap();
-    fixture.events.tell(&node, Severity::Normal, Why::Ready, "ready");
+    fixture.events.tell(&node, EventReason::Recovered, "ready");
     let written = fixture.written().await;
     assert_eq!(written.len(), BURST as usize + 1);
     assert!(written.iter().any(|event| event.metadata.namespace.as_deref() == Some("default")));
     assert_eq!(fixture.count(EventOutcome::Dropped), 30);
     sleep(REFILL).await;
-    fixture.events.tell(&fixture.object, Severity::Normal, Why::Ready, "one more");
-    fixture.events.tell(&fixture.object, Severity::Normal, Why::Ready, "and one too many");
+    fixture.events.tell(&fixture.object, EventReason::Recovered, "one more");
+    fixture.events.tell(&fixture.object, EventReason::Recovered, "and one too many");
     assert_eq!(fixture.written().await.len(), BURST as usize + 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_long_note_is_cut_between_letters() {
     let fixture = fixture();
-    fixture.events.tell(&fixture.object, Severity::Normal, Why::Ready, "ü".repeat(1000) + "x");
-    fixture.events.tell(&fixture.object, Severity::Normal, Why::Ready, "x".to_owned() + &"ü".repeat(1000));
+    fixture.events.tell(&fixture.object, EventReason::Recovered, "ü".repeat(1000) + "x");
+    fixture.events.tell(&fixture.object, EventReason::Recovered, "x".to_owned() + &"ü".repeat(1000));
     let lengths: Vec<usize> =
         fixture.written().await.iter().map(|event| event.note.as_ref().unwrap().len()).collect();
     assert_eq!(lengths, [1024, 1023]);
@@ -139,7 +123,7 @@ async fn a_server_that_does_not_take_them_disturbs_nobody() {
     let fixture = fixture();
     let gate = fixture.server.pause(Matching::writes(), When::Before);
     for number in 0..=WAITING + 10 {
-        fixture.events.tell(&fixture.object, Severity::Normal, Why::Ready, format!("note {number}"));
+        fixture.events.tell(&fixture.object, EventReason::Recovered, format!("note {number}"));
         if number == 0 {
             gate.reached().await;
         }
@@ -154,8 +138,8 @@ async fn a_server_that_does_not_take_them_disturbs_nobody() {
 #[tokio::test(start_paused = true)]
 async fn what_was_told_before_a_shutdown_is_still_written() {
     let fixture = fixture();
-    fixture.events.tell(&fixture.object, Severity::Normal, Why::Ready, "one");
-    fixture.events.tell(&fixture.object, Severity::Normal, Why::Ready, "two");
+    fixture.events.tell(&fixture.object, EventReason::Recovered, "one");
+    fixture.events.tell(&fixture.object, EventReason::Recovered, "two");
     fixture.tasks.token().cancel();
     fixture.tasks.run().await.unwrap();
     assert_eq!(fixture.server.list::<Event>().len(), 2);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
@@ -194,6 +195,18 @@ impl Story {
     pub async fn pods_of(&self, run: &str) -> Result<Vec<String>> {
         let ours = ListParams::default().labels(&format!("{}={run}", labels::RUN));
         Ok(self.pods().list(&ours).await?.iter().map(kube::ResourceExt::name_any).collect())
+    }
+
+    /// Reasons and notes of the Events about an object of that name, in the order in which they were told.
+    pub async fn events_about(&self, name: &str) -> Result<Vec<(String, String)>> {
+        let about = ListParams::default().fields(&format!("regarding.name={name}"));
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        let mut events = api.list(&about).await?.items;
+        events.sort_by_key(|event| event.event_time.as_ref().map(|time| time.0));
+        let told = events
+            .into_iter()
+            .map(|event| (event.reason.unwrap_or_default(), event.note.unwrap_or_default()));
+        Ok(told.collect())
     }
 
     /// What the namespace holds, for messages.

@@ -161,7 +161,11 @@ async fn what_has_happened_to_a_run_is_told_attempt_by_attempt_with_whose_fault_
     let node = story.nodes_of("pool").await?.remove(0).name_any();
     story.no_machine_is_left().await?;
     story.cluster_rests_with("pool", 0).await?;
-    person.is_told(&format!("why {node}"), &["is gone: it was node 1 of Cluster pool"]).await?;
+    let left = [
+        "is gone: it was node 1 of Cluster pool",
+        " NodeRetired: it leaves: it idled longer than idleSecondsBeforeScaleDown",
+    ];
+    person.is_told(&format!("why {node}"), &left).await?;
     Ok(())
 }
 
@@ -197,6 +201,13 @@ async fn a_stock_out_and_a_missing_class_are_named_with_what_to_do() -> Result<(
         )
         .await?;
     refusing.ends();
+    let told = story.events_about("sold-out").await?;
+    let is_refusal = |(reason, note): &(String, String)| {
+        reason == "MachinesRefused"
+            && note.starts_with("StockOut: ")
+            && note.ends_with("no E8s_v5 left in any zone")
+    };
+    ensure!(told.iter().any(is_refusal), "{told:?}");
 
     story.create_cluster(cluster("classless").in_class("story-absent")).await?;
     story.submit(run("waiting").on("classless")).await?;

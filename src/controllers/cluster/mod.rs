@@ -13,6 +13,7 @@ mod afterwards;
 mod caches;
 mod execute;
 mod memory;
+mod notices;
 mod observe;
 mod report;
 mod stock;
@@ -25,6 +26,7 @@ use kube::Client;
 
 use crate::clock::SharedClock;
 use crate::kubernetes::error::{Error, ErrorKind};
+use crate::kubernetes::events::Events;
 use crate::kubernetes::key::ObjectKey;
 use crate::kubernetes::workqueue::{self, Queue};
 use crate::provisioner::{Engines, Pool, Recount};
@@ -46,6 +48,8 @@ pub struct Setup<'a> {
     pub readiness: Readiness,
     /// The engines, asked whether they could make machines of a class.
     pub engines: Engines,
+    /// What people are told by.
+    pub events: Events,
     /// Clusters reconciled at a time.
     pub concurrency: usize,
     /// Where everything runs.
@@ -54,7 +58,7 @@ pub struct Setup<'a> {
 
 /// Starts the watches and the queue.
 pub fn start(setup: Setup<'_>) {
-    let Setup { client, clock, metrics, readiness, engines, concurrency, tasks } = setup;
+    let Setup { client, clock, metrics, readiness, engines, events, concurrency, tasks } = setup;
     let queue = Queue::new(ControllerName::Cluster, clock.clone(), concurrency, metrics.clone());
     let recounted = queue.clone();
     engines.on_recount(
@@ -64,7 +68,7 @@ pub fn start(setup: Setup<'_>) {
     );
     let woken = queue.clone();
     let caches = watch(&client, tasks, &readiness, &metrics, move |key| woken.trigger(key));
-    let context = Arc::new(Context::new(client, clock, engines, caches));
+    let context = Arc::new(Context::new(client, clock, engines, events, caches));
     let token = tasks.token();
     tasks.spawn("cluster controller", async move {
         context.caches.wait_until_listed(&token).await;
@@ -86,6 +90,8 @@ pub struct Context {
     pub clock: SharedClock,
     /// The engines.
     pub engines: Engines,
+    /// What people are told by.
+    pub events: Events,
     /// What the watches have seen.
     pub caches: Caches,
     memory: memory::Memory,
@@ -94,11 +100,12 @@ pub struct Context {
 
 impl Context {
     /// A controller that has written nothing yet.
-    pub fn new(client: Client, clock: SharedClock, engines: Engines, caches: Caches) -> Self {
+    pub fn new(client: Client, clock: SharedClock, engines: Engines, events: Events, caches: Caches) -> Self {
         Self {
             client,
             clock,
             engines,
+            events,
             caches,
             memory: memory::Memory::default(),
             turns: tenancy::Turns::default(),

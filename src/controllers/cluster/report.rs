@@ -27,7 +27,7 @@ use trainyard_model::status::{
 use trainyard_planner::{Plan, RunReport};
 
 use super::observe::Scope;
-use super::{CONCURRENT_WRITES, Context, Outcome, earliest};
+use super::{CONCURRENT_WRITES, Context, Outcome, earliest, notices};
 use crate::kubernetes::apply::{self, Seen};
 use crate::kubernetes::error::Error;
 
@@ -99,6 +99,7 @@ async fn store_pool(
     let seen = Seen::of(&**cluster)?;
     let fields = json!({"status": wanted});
     let written = apply::apply_status(&api, &seen, FieldManager::ClusterStatus.as_str(), &fields).await?;
+    notices::tell_of_status(context, cluster, &before, &wanted);
     context.memory.cluster_written(written, now);
     context.memory.shown.lock().unwrap_or_else(PoisonError::into_inner).insert(scope.key.clone(), now);
     Ok((true, None))
@@ -200,6 +201,9 @@ async fn write_entry(
     };
     let fields = queue_fields(entry);
     let written = apply::merge_status(&api, &seen, FieldManager::RunQueue.as_str(), &fields).await?;
+    if let Some(entry) = entry {
+        notices::tell_of_wait(context, light, entry);
+    }
     if let Some(light) = LightRun::of(&written) {
         context.memory.run_written(light, now);
     }

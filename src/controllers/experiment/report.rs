@@ -1,24 +1,10 @@
 //! What people are told: Events about an Experiment.
 
 use trainyard_api::Experiment;
+use trainyard_api::names::event::EventReason;
 use trainyard_api::retention::Retention;
 
-use crate::kubernetes::events::{Events, Reason, Severity};
-
-/// Everything an Experiment's Events can mean: their `reason`.
-#[derive(Clone, Copy, Debug)]
-enum Meaning {
-    /// Finished Runs of it were deleted.
-    RunsDeleted,
-}
-
-impl Reason for Meaning {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::RunsDeleted => "RunsDeleted",
-        }
-    }
-}
+use crate::kubernetes::events::Events;
 
 /// Tells that finished Runs were deleted. Without names, so that a thousand of them are one Event with a count.
 pub fn runs_deleted(events: &Events, experiment: &Experiment, retention: &Retention) {
@@ -27,5 +13,5 @@ pub fn runs_deleted(events: &Events, experiment: &Experiment, retention: &Retent
     let count = max_count.map(|count| format!("maxCount {count}"));
     let limits: Vec<String> = age.into_iter().chain(count).collect();
     let note = format!("finished Runs are deleted as spec.retention says: {}", limits.join(", "));
-    events.tell(experiment, Severity::Normal, Meaning::RunsDeleted, note);
+    events.tell(experiment, EventReason::RunsDeleted, note);
 }

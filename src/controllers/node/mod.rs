@@ -12,7 +12,6 @@
 mod admit;
 pub mod decide;
 mod error;
-mod events;
 mod execute;
 mod memory;
 mod observe;

@@ -10,20 +10,20 @@ use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Api, ResourceExt as _};
 use serde::Serialize;
-use trainyard_api::{ClusterNode, cluster_node::ClusterNodeStatus, names::FieldManager};
+use trainyard_api::{
+    ClusterNode, cluster_node::ClusterNodeStatus, names::FieldManager, names::event::EventReason,
+};
 use trainyard_model::node::assess::is_bad;
 
 use super::{
     Error, NodeController,
     decide::{self, Observation, Stray},
-    events::NodeEvent,
     execute::Done,
     memory::PoolMemory,
 };
 use crate::kubernetes::{
     ErrorKind,
     apply::{self, Seen},
-    events::Severity,
     workqueue::{Failure as _, Outcome},
 };
 
@@ -108,12 +108,7 @@ fn tell_of_change(
     let turned_bad = after.state.is_some_and(is_bad) && !before.state.is_some_and(is_bad);
     if turned_bad && let Some(reason) = after.reason {
         let message = after.message.as_deref().unwrap_or("nobody said why");
-        controller.events.tell(
-            node,
-            Severity::Warning,
-            NodeEvent::MachineFailed,
-            format!("{reason}: {message}"),
-        );
+        controller.events.tell(node, EventReason::MachineFailed, format!("{reason}: {message}"));
     }
 }
 
@@ -142,11 +137,11 @@ fn tell_of_stray(controller: &NodeController, stray: &Stray, is_destroyed: bool)
             "this machine belongs to {of}; it will be {ends} in 15 minutes unless a run's pod is on it"
         );
         tracing::warn!(machine = machine.name, kind, %of, "a machine that no ClusterNode accounts for");
-        controller.events.tell_about(about.clone(), Severity::Warning, NodeEvent::StrayMachine, note);
+        controller.events.tell_about(about.clone(), EventReason::StrayMachine, note);
     }
     if is_destroyed {
         let note = format!("this machine belonged to {of} and is being {ends}");
         tracing::warn!(machine = machine.name, kind, %of, "about to {end} a machine that no ClusterNode accounts for");
-        controller.events.tell_about(about, Severity::Warning, NodeEvent::StrayMachineDestroyed, note);
+        controller.events.tell_about(about, EventReason::StrayMachineDestroyed, note);
     }
 }

@@ -4,71 +4,31 @@
 //! a reason for a reconcile to fail.
 
 use trainyard_api::Run;
+use trainyard_api::names::event::EventReason;
 use trainyard_api::run_status::{AttemptCause, RunPhase};
 
-use crate::kubernetes::events::{Events, Reason, Severity};
+use crate::kubernetes::events::Events;
 
 /// One thing to tell, made with the decision and told once its status is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// What it means.
-    pub meaning: Meaning,
+    pub meaning: EventReason,
     /// A sentence.
     pub message: String,
-}
-
-/// Everything a Run's Events can mean: their `reason`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meaning {
-    /// The Run is not accepted.
-    NotAccepted,
-    /// An attempt failed.
-    AttemptFailed,
-    /// The evaluator of an attempt failed, and nothing follows from it.
-    EvaluatorFailed,
-    /// The Run succeeded.
-    Completed,
-    /// The Run failed for good.
-    Failed,
-    /// The Run was cancelled.
-    Canceled,
-}
-
-impl Reason for Meaning {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::NotAccepted => "NotAccepted",
-            Self::AttemptFailed => "AttemptFailed",
-            Self::EvaluatorFailed => "EvaluatorFailed",
-            Self::Completed => "Completed",
-            Self::Failed => "Failed",
-            Self::Canceled => "Canceled",
-        }
-    }
-}
-
-impl Meaning {
-    fn severity(self) -> Severity {
-        match self {
-            Self::NotAccepted | Self::AttemptFailed | Self::EvaluatorFailed | Self::Failed => {
-                Severity::Warning
-            }
-            Self::Completed | Self::Canceled => Severity::Normal,
-        }
-    }
 }
 
 /// Tells what was decided about the Run, once it is stored.
 pub fn report(events: &Events, run: &Run, notices: &[Notice]) {
     for Notice { meaning, message } in notices {
-        events.tell(run, meaning.severity(), *meaning, message);
+        events.tell(run, *meaning, message);
     }
 }
 
 impl Notice {
     /// The Run is not accepted.
     pub fn not_accepted(message: &str) -> Self {
-        Self { meaning: Meaning::NotAccepted, message: message.to_owned() }
+        Self { meaning: EventReason::NotAccepted, message: message.to_owned() }
     }
 
     /// An attempt ended, in a way that people want to hear of beside the Run's own end.
@@ -91,7 +51,7 @@ impl Notice {
             | AttemptCause::Unknown => false,
         };
         told.then(|| Self {
-            meaning: Meaning::AttemptFailed,
+            meaning: EventReason::AttemptFailed,
             message: format!("attempt {number} ({cause}): {message}"),
         })
     }
@@ -99,15 +59,15 @@ impl Notice {
     /// The evaluator of an attempt failed.
     pub fn evaluator_failed(number: i32, message: &str) -> Self {
         let message = format!("attempt {number}: {message}; the training goes on without it");
-        Self { meaning: Meaning::EvaluatorFailed, message }
+        Self { meaning: EventReason::EvaluatorFailed, message }
     }
 
     /// The Run reached this phase.
     pub fn of_phase(phase: RunPhase, message: &str) -> Option<Self> {
         let meaning = match phase {
-            RunPhase::Completed => Meaning::Completed,
-            RunPhase::Failed => Meaning::Failed,
-            RunPhase::Canceled => Meaning::Canceled,
+            RunPhase::Completed => EventReason::Completed,
+            RunPhase::Failed => EventReason::Failed,
+            RunPhase::Canceled => EventReason::Canceled,
             _ => return None,
         };
         Some(Self { meaning, message: message.to_owned() })

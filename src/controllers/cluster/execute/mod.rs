@@ -14,7 +14,7 @@ use futures::stream;
 use trainyard_planner::Action;
 
 use super::observe::Scope;
-use super::{CONCURRENT_WRITES, Context, Outcome};
+use super::{CONCURRENT_WRITES, Context, Outcome, notices};
 use crate::kubernetes::error::Error;
 
 /// Carries out `actions` in order: those of one kind that follow each other touch different objects and go together.
@@ -54,7 +54,11 @@ fn batches(actions: &[Action]) -> Vec<&[Action]> {
 }
 
 async fn named(context: &Context, scope: &Scope, action: &Action) -> (&'static str, Result<(), Error>) {
-    (name(action), carry_out(context, scope, action).await)
+    let result = carry_out(context, scope, action).await;
+    if result.is_ok() {
+        notices::tell_of_action(context, scope, action);
+    }
+    (name(action), result)
 }
 
 /// Two allocations of one plan may share a node, as may two dropped claims; they then go one after the other.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::events::v1::Event;
 use trainyard_fake_apiserver::Matching;
 
 use super::world::World;
@@ -47,4 +48,34 @@ async fn nothing_is_written_when_nothing_changes() {
     let writes = world.server.requests().into_iter().filter(|one| one.verb.is_write()).collect::<Vec<_>>();
     assert_eq!(writes, [], "{}", world.shown());
     assert!(world.server.count(&Matching::any()) < 1000, "and hardly anything is asked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happens_to_a_run_and_its_nodes_is_told_in_events() {
+    let world = World::with_max_nodes(1);
+    let _operator = world.start("a");
+    world.submit("r1", 1);
+    world.until_done().await;
+    world.until_empty().await;
+    let told: Vec<(String, String, String)> = world
+        .told
+        .list::<Event>()
+        .into_iter()
+        .map(|event| {
+            let about = event.regarding.unwrap_or_default();
+            let kind = about.kind.unwrap_or_default();
+            (kind, event.reason.unwrap_or_default(), event.note.unwrap_or_default())
+        })
+        .collect();
+    for (kind, reason, note) in [
+        ("Cluster", "NodesRequested", "node 1 is asked for"),
+        ("Run", "Waiting", "NodesPreparing: waits for 1 node"),
+        ("Run", "NodesAllocated", "attempt 1 gets "),
+        ("ClusterNode", "NodeRetired", "it leaves: it idled longer than idleSecondsBeforeScaleDown"),
+    ] {
+        let is_it =
+            |one: &&(String, String, String)| one.0 == kind && one.1 == reason && one.2.starts_with(note);
+        assert_eq!(told.iter().filter(is_it).count(), 1, "{kind} {reason}: {told:#?}");
+    }
+    assert_eq!(told.len(), 4, "and nothing else: {told:#?}");
 }

@@ -18,6 +18,7 @@ use super::oracle;
 use crate::clock::{Clock as _, TokioClock};
 use crate::controllers::cluster;
 use crate::kubernetes::client::{self, Limits};
+use crate::kubernetes::events::Events;
 use crate::provisioner::{
     Capabilities, EngineKind, Engines, Error, Launch, Observed, Origin, Pool, Provisioner, Release, Released,
     Removal, Starting, Validity, Wanted,
@@ -32,6 +33,8 @@ pub const CLUSTER: &str = "nc6";
 /// The world, with one Cluster `nc6`.
 pub struct World {
     pub server: FakeServer,
+    /// Where Events are written: a server of their own, so that a story's writes are those that matter.
+    pub told: FakeServer,
     pub clock: TokioClock,
     /// How many turns an attempt takes.
     pub work: i64,
@@ -51,7 +54,8 @@ impl World {
 
     pub fn with_max_nodes(max_nodes: i32) -> Self {
         let server = FakeServer::new().collecting_garbage();
-        let world = Self { server, clock: TokioClock::default(), work: 2, max_nodes };
+        let told = FakeServer::new();
+        let world = Self { server, told, clock: TokioClock::default(), work: 2, max_nodes };
         world.put::<VmSize>(&json!({
             "metadata": {"name": "standard-nc6s-v3"},
             "spec": {"sizeName": "Standard_NC6s_v3", "family": "NCv3", "vcpus": 6, "memory": "112Gi",
@@ -111,12 +115,15 @@ impl World {
         let limits = Limits { request_time: Duration::from_hours(24), ..Limits::default() };
         let client = client::over(self.server.service(agent), "default", limits, metrics.clone());
         let engines = Engines::new([(EngineKind::Karpenter, engine)]);
+        let told_by = self.told.client(agent);
+        let events = Events::start(told_by, agent, Arc::new(self.clock), metrics.clone(), &mut tasks);
         cluster::start(cluster::Setup {
             client,
             clock: Arc::new(self.clock),
             metrics,
             readiness,
             engines,
+            events,
             concurrency: 4,
             tasks: &mut tasks,
         });
