@@ -34,7 +34,7 @@ impl Plan {
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Action {
     /// Create the ClusterNode of this ordinal. (`afterwards`)
     RequestNode {

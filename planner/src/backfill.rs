@@ -5,9 +5,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::capacity::Capacity;
 use crate::clock;
-use crate::snapshot::{QueuedRun, RequestedShare};
-use crate::supply::{Reach, Supply};
+use crate::snapshot::{Machine, QueuedRun, RequestedShare};
+use crate::supply::{Reach, Stage, Supply};
 use crate::wait::Wait;
 use crate::world::{Ends, NodeState, World};
 
@@ -20,6 +21,7 @@ const BOOT_ALLOWANCE: SignedDuration = SignedDuration::from_mins(20);
 pub(crate) struct Reservation<'a> {
     pub run: &'a QueuedRun,
     idle: i64,
+    coming: i64,
     busy: i64,
     /// How many of its nodes are to come from runs that wait before it.
     promised: i64,
@@ -38,6 +40,7 @@ impl Reservation<'_> {
         Wait::NodesBusy {
             needed: run.node_count,
             idle: self.idle,
+            coming: self.coming,
             busy: self.busy,
             free_at: self.promised_by_users,
         }
@@ -78,21 +81,27 @@ impl Window {
 
 /// Reserves everything that `run` could have already, and the busy nodes that are free first.
 pub(crate) fn reserve<'a>(world: &mut World, supply: &mut Supply, run: &'a QueuedRun) -> Reservation<'a> {
-    let [ready_before, ..] = supply.empty_handed(Reach::Open);
-    let (nodes, lacking) = supply.reserve_open(&run.share, run.node_count);
+    let (open, lacking) = supply.reserve_open(&run.share, run.node_count);
+    let [mut idle, mut coming] = [0, 0];
+    for at in &open {
+        match supply.stage(*at) {
+            Stage::Ready => idle += 1,
+            Stage::Coming | Stage::New => coming += 1,
+            Stage::Later => {}
+        }
+    }
     if world.snapshot.policy.growth_blocked.is_some() {
         // What leaves now cannot be had again, and it is all that this run can hope for.
-        for at in nodes {
+        for at in open.into_iter().filter(|at| supply.stage(*at) <= Stage::Coming) {
             world.keep(at);
         }
     }
-    let [ready_after, ..] = supply.empty_handed(Reach::Open);
     let mut busy: Vec<(Ends, usize)> = world
         .nodes
         .iter()
         .enumerate()
-        .filter(|(at, state)| !state.is_gone() && !state.tenants.is_empty() && !supply.is_reserved(*at))
-        .filter_map(|(at, state)| Some((fits_from(state, &run.share)?, at)))
+        .filter(|(at, state)| !state.is_gone() && is_taken(state) && !supply.is_reserved(*at))
+        .filter_map(|(at, state)| Some((fits_from(state, supply.left(at), &run.share)?, at)))
         .collect();
     busy.sort_unstable();
     note_overtaking(world, &busy);
@@ -104,24 +113,27 @@ pub(crate) fn reserve<'a>(world: &mut World, supply: &mut Supply, run: &'a Queue
     });
     busy.truncate(lacking as usize);
     let found = busy.len() as i64;
+    let awaited = busy.iter().filter(|(ends, _)| *ends == Ends::Awaited).count() as i64;
     // Sorted: the last to be free decides, and is unknown if any is. Runs whose pods are going have no time at all.
     let free_at = match busy.last() {
         Some((Ends::At { time, .. }, _)) if found == lacking => Some(*time),
         _ => None,
     };
     let only_promises = busy.iter().all(|(ends, _)| !matches!(ends, Ends::At { by_default: true, .. }));
-    let [_, coming, room, leaving] = supply.empty_handed(Reach::Reserved);
-    let only_busy = coming + room + leaving == 0 && busy.iter().all(|(_, at)| world.nodes[*at].stays());
+    let is_there = |at: usize| world.nodes[at].stays() && world.nodes[at].node.machine == Machine::Ready;
+    let all_there = idle + lacking == run.node_count && busy.iter().all(|(_, at)| is_there(*at));
     for (_, at) in &busy {
         supply.reserve(*at);
     }
+    supply.reserve_awaited(&run.share, lacking - found);
     Reservation {
         run,
-        idle: ready_before - ready_after,
-        busy: found,
-        promised: lacking - found,
+        idle,
+        coming,
+        busy: found - awaited,
+        promised: lacking - found + awaited,
         free_at,
-        promised_by_users: free_at.filter(|_| only_promises && only_busy),
+        promised_by_users: free_at.filter(|_| only_promises && all_there),
     }
 }
 
@@ -135,7 +147,7 @@ fn note_overtaking(world: &mut World, busy: &[(Ends, usize)]) {
     };
     let time = |ends: &Ends| match ends {
         Ends::At { time, .. } => Some(*time),
-        Ends::Soon | Ends::Unknown => None,
+        Ends::Soon | Ends::Unknown | Ends::Awaited => None,
     };
     let (moving, standing): (Vec<_>, Vec<_>) =
         busy.iter().filter_map(|(ends, at)| Some((time(ends)?, *at))).partition(|(_, at)| starting(*at));
@@ -151,21 +163,29 @@ fn note_overtaking(world: &mut World, busy: &[(Ends, usize)]) {
     }
 }
 
-/// When the node's tenants have left so much that `share` fits; `None` if it never does.
-fn fits_from(state: &NodeState, share: &RequestedShare) -> Option<Ends> {
+/// Something of it has a run, or is promised to one.
+fn is_taken(state: &NodeState) -> bool {
+    !state.tenants.is_empty() || state.promised
+}
+
+/// When so many tenants have left the node that `share` fits beside what is promised of it; `None` if it never does. `left` is
+/// what neither tenants nor promises have, absent where all must leave first.
+fn fits_from(state: &NodeState, left: Option<&Capacity>, share: &RequestedShare) -> Option<Ends> {
     let mut ends: Vec<_> = state.tenants.iter().map(|tenant| (tenant.ends, &*tenant.share)).collect();
     ends.sort_unstable();
+    let last = if state.promised { Some(Ends::Awaited) } else { ends.last().map(|(ends, _)| *ends) };
     match share {
-        RequestedShare::WholeNode => ends.last().map(|(ends, _)| *ends),
+        RequestedShare::WholeNode => last,
         RequestedShare::Part(share) => {
             if !state.node.capacity.holds(share) {
                 return None;
             }
-            let mut free = state.free.clone().into_owned();
-            let last = ends.last().map(|(ends, _)| *ends);
-            let found = ends.iter().find_map(|(ends, tenant)| {
-                free = free.plus(tenant);
-                free.holds(share).then_some(*ends)
+            let found = left.and_then(|left| {
+                let mut free = left.clone();
+                ends.iter().find_map(|(ends, tenant)| {
+                    free = free.plus(tenant);
+                    free.holds(share).then_some(*ends)
+                })
             });
             found.or(last)
         }

@@ -13,7 +13,7 @@ use crate::growth::Growth;
 use crate::identity::RunId;
 use crate::report::RunReport;
 use crate::snapshot::{Hold, Lifetime, PoolHold, QueuedRun, RequestedShare};
-use crate::supply::{Promise, Reach, Supply};
+use crate::supply::{Promise, Stage, Supply};
 use crate::wait::{Machines, Wait};
 use crate::world::World;
 
@@ -224,12 +224,12 @@ fn machines_wait(
     let coming_since = promise
         .bins
         .iter()
-        .filter(|at| supply.is_coming(**at))
+        .filter(|at| supply.stage(**at) == Stage::Coming)
         .filter_map(|at| world.nodes.get(*at))
         .map(|state| state.node.requested_at)
         .min();
     // A part of a machine that an earlier run of this queue made wanted is not on its way yet.
-    let shared = promise.bins.iter().filter(|at| supply.is_new(**at)).count() as i64;
+    let shared = promise.bins.iter().filter(|at| supply.stage(**at) >= Stage::New).count() as i64;
     let machines = Machines {
         needed: run.node_count,
         idle: promise.ready,
@@ -261,8 +261,7 @@ fn keep(world: &mut World, supply: &mut Supply, run: &QueuedRun, promise: &Promi
 }
 
 fn behind(supply: &Supply, run: &QueuedRun, holder: &Reservation, position: usize) -> Wait {
-    let [ready, ..] = supply.empty_handed(Reach::Reserved);
-    let could_start = run.share == RequestedShare::WholeNode && ready >= run.node_count;
+    let could_start = run.share == RequestedShare::WholeNode && supply.ready() >= run.node_count;
     if could_start {
         let holder: Option<RunId> = (position < NAMED_POSITIONS).then(|| holder.run.id.clone());
         Wait::BehindReservation { holder }

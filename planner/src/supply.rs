@@ -257,13 +257,13 @@ impl Supply {
         self.later
     }
 
-    /// Machines that could be had at once or soon if nothing were reserved: ready, coming, room, leaving.
-    pub(crate) fn empty_handed(&self, reach: Reach) -> [i64; 4] {
-        [self.ready_count, self.coming_count, self.room, self.leaving].map(|count| count.within(reach))
+    /// How many empty nodes are ready, reserved or not.
+    pub(crate) fn ready(&self) -> i64 {
+        self.ready_count.within(Reach::Reserved)
     }
 
     /// Reserves what a run that waits for busy nodes could already have: all that is empty, for a whole-node run.
-    /// Gives the nodes among it, and how many machines are still lacking.
+    /// Gives the machines among it that exist or are to be asked for, and how many are still lacking.
     pub(crate) fn reserve_open(&mut self, share: &RequestedShare, count: i64) -> (Vec<usize>, i64) {
         let mut bins: Vec<usize> = match share {
             RequestedShare::WholeNode => {
@@ -272,9 +272,8 @@ impl Supply {
                 bins
             }
             RequestedShare::Part(share) => {
-                let mut bins = self.fitting(share, Stage::Ready, Reach::Open);
-                bins.extend(self.fitting(share, Stage::Coming, Reach::Open));
-                bins
+                let stages = [Stage::Ready, Stage::Coming, Stage::New, Stage::Later];
+                stages.iter().flat_map(|stage| self.fitting(share, *stage, Reach::Open)).collect()
             }
         };
         bins.truncate(count as usize);
@@ -309,19 +308,30 @@ impl Supply {
         }
     }
 
+    /// Reserves so many machines that are yet to be asked for, all of which runs before wait for.
+    pub(crate) fn reserve_awaited(&mut self, share: &RequestedShare, count: i64) {
+        let fits = match share {
+            RequestedShare::WholeNode => true,
+            RequestedShare::Part(share) => self.new_capacity.holds(share),
+        };
+        let new = self.bins.iter_mut().filter(|bin| bin.stage >= Stage::New && fits);
+        new.take(count as usize).for_each(|bin| bin.reserved = true);
+    }
+
+    /// What of a machine nobody has and nobody was promised; nothing to be said of one that takes no more tenants.
+    pub(crate) fn left(&self, at: usize) -> Option<&Capacity> {
+        let bin = &self.bins[at];
+        (bin.service == Service::Open).then_some(&bin.free)
+    }
+
     /// True for a node that stays or can be called back.
     pub(crate) fn is_usable(&self, at: usize) -> bool {
         self.bins[at].service != Service::None
     }
 
-    /// True for a machine that is yet to be asked for.
-    pub(crate) fn is_new(&self, at: usize) -> bool {
-        self.bins[at].stage >= Stage::New
-    }
-
-    /// True for a machine that exists and is not ready.
-    pub(crate) fn is_coming(&self, at: usize) -> bool {
-        self.bins[at].stage == Stage::Coming
+    /// How near it is.
+    pub(crate) fn stage(&self, at: usize) -> Stage {
+        self.bins[at].stage
     }
 
     /// True when the node is reserved.

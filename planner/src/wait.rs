@@ -15,7 +15,7 @@ use crate::snapshot::{FailureCause, PoolHold};
 
 /// Why a run waits, and what for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Wait {
     /// Its machines are booting or are asked for by this plan.
     NodesComing(Machines),
@@ -43,9 +43,11 @@ pub enum Wait {
     NodesBusy {
         /// How many nodes it needs.
         needed: i64,
-        /// How many of them are idle and reserved for it.
+        /// How many of them have room for it already and are reserved.
         idle: i64,
-        /// How many of them are working. The rest comes or is asked for.
+        /// How many of them are booting.
+        coming: i64,
+        /// How many of them are working. The rest is yet to be asked for.
         busy: i64,
         /// When the last of them must be free, if their runs' limits tell.
         free_at: Option<Timestamp>,
@@ -157,10 +159,14 @@ impl fmt::Display for Wait {
                 "{} could not be had within gangTimeout; passed over until {until:.0} (hold {count})",
                 counted(*needed, "node")
             ),
-            Self::NodesBusy { needed, idle, busy, free_at } => {
+            Self::NodesBusy { needed, idle, coming, busy, free_at } => {
                 write!(f, "needs {}: {idle} idle, {busy} busy", counted(*needed, "node"))?;
-                if needed - idle - busy > 0 {
-                    write!(f, ", {} to be asked for when those are free", needed - idle - busy)?;
+                if *coming > 0 {
+                    write!(f, ", {coming} booting")?;
+                }
+                let rest = needed - idle - coming - busy;
+                if rest > 0 {
+                    write!(f, ", {rest} to be asked for when those are free")?;
                 }
                 match free_at {
                     Some(time) => write!(f, "; they are free at {time:.0} at the latest"),

@@ -33,6 +33,8 @@ pub(crate) enum Ends {
     At { time: Timestamp, by_default: bool },
     /// Its time has not begun to count, and its user promised nothing.
     Unknown,
+    /// It has not come: it waits, and counts on the node.
+    Awaited,
 }
 
 /// A run on a node, after this plan's drops and allocations.

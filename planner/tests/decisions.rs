@@ -6,8 +6,8 @@ mod fixture;
 use fixture::{World, at, cluster, gpus, minutes, node_name, run_id};
 use rstest::rstest;
 use trainyard_planner::{
-    Action, Backoff, DirectiveKind, DirectiveReason, DropBasis, FailureCause, Hold, HoldReason, Plan,
-    PoolHealth, RetireReason, WaitReason, Zone, check,
+    Action, Backoff, DirectiveKind, DirectiveReason, DropBasis, FailureCause, Hold, HoldReason, Machine,
+    Plan, PoolHealth, RetireReason, WaitReason, Zone, check,
 };
 
 /// All actions as text, without the amounts.
@@ -285,6 +285,26 @@ fn a_start_is_estimated_only_from_promises(#[case] until: &str, #[case] expected
     }
     let plan = world.queued("next").plan("00:05");
     assert_eq!(plan.report.runs[0].estimated_start, expected.map(at));
+}
+
+#[test]
+fn no_start_is_estimated_on_a_node_that_is_silent() {
+    let world = working(cluster().max(1), &["a"]).until("00:30").queued("next");
+    let mut silent = world.clone();
+    silent.0.nodes[0].machine = Machine::NotReady;
+    silent.0.nodes[0].not_ready_since = Some(at("00:05"));
+    let estimate = |world: World| world.plan("00:05:30").report.runs[0].estimated_start;
+    assert_eq!([estimate(world), estimate(silent)], [Some(at("00:30")), None]);
+}
+
+/// A booting node of which an earlier run has a part is waited for like any other.
+#[test]
+fn no_start_is_estimated_on_a_machine_that_boots() {
+    let world = working(cluster().max(2), &["a"]).until("00:30").node(2).coming("00:01");
+    let world = world.queued("first").part(gpus(1)).queued("gang").nodes(2).part(gpus(2));
+    let plan = world.plan("00:05");
+    assert_eq!((reason(&plan, "gang"), plan.report.runs[1].estimated_start), (WaitReason::NodesBusy, None));
+    assert_eq!(plan.report.runs[1].message(), "needs 2 nodes: 0 idle, 1 busy, 1 booting");
 }
 
 #[test]

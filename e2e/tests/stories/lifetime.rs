@@ -36,7 +36,7 @@ async fn pods_and_service_of_a_finished_run_go_in_their_time_and_the_run_stays()
     let services = Api::<Service>::namespaced(story.client.clone(), &story.namespace);
     let left = || async {
         let services: Vec<_> =
-            services.list(&ListParams::default()).await?.iter().map(|one| one.name_any()).collect();
+            services.list(&ListParams::default()).await?.iter().map(kube::ResourceExt::name_any).collect();
         anyhow::Ok((story.pods_of("training").await?.len(), services))
     };
     story.create_cluster(cluster("pool").max(2)).await?;
@@ -65,8 +65,13 @@ async fn pods_and_service_of_a_finished_run_go_in_their_time_and_the_run_stays()
 async fn finished_runs_that_an_experiment_does_not_keep_go_and_the_others_stay() -> Result<()> {
     let story = Story::begin("retention").await?;
     let runs = || async {
-        let mut names: Vec<_> =
-            story.runs().list(&ListParams::default()).await?.iter().map(|run| run.name_any()).collect();
+        let mut names: Vec<_> = story
+            .runs()
+            .list(&ListParams::default())
+            .await?
+            .iter()
+            .map(kube::ResourceExt::name_any)
+            .collect();
         names.sort();
         anyhow::Ok(names)
     };

@@ -141,7 +141,7 @@ mod tests {
         RunReport {
             run: RunId { namespace: "ml".into(), name: "r".into(), uid: "u".into() },
             position,
-            wait: Wait::NodesBusy { needed: 4, idle: 0, busy, free_at: None },
+            wait: Wait::NodesBusy { needed: 4, idle: 0, coming: 0, busy, free_at: None },
             estimated_start: None,
             gang_since: None,
             hold: None,

@@ -154,9 +154,9 @@ fn of_action(action: &Action) -> Option<Notice> {
         | Action::Release { .. }
         | Action::Forget { .. }
         | Action::Directive { .. }
-        | Action::ReleaseFinalizer => None,
+        | Action::ReleaseFinalizer
         // Told by the controller of Runs, when the Run has failed.
-        Action::GiveUp { .. } => None,
+        | Action::GiveUp { .. } => None,
     }
 }
 
