@@ -11,6 +11,7 @@ pub mod check;
 mod clock;
 mod deadline;
 mod deallocate;
+mod decisions;
 pub mod effect;
 mod explain;
 mod gang;
