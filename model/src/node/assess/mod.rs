@@ -208,9 +208,20 @@ impl<'a> Look<'a> {
             self.status.registered_time.get_or_insert_with(|| now.clone());
         }
         self.status.not_ready_since = match self.seen_node() {
-            Some(node) if !node.ready => self.status.not_ready_since.take().or(Some(now)),
+            Some(node) if !node.ready => Some(self.silent_since(node)),
             _ => None,
         };
+    }
+
+    /// Since when a Node that is not Ready counts as silent: since that was first noticed, unless it was Ready again meanwhile and
+    /// nobody looked. Whoever looks calls a node lost in time, so a change after that was missed, as by an operator that was down. An
+    /// earlier change does not count: from False to Unknown is one, too.
+    fn silent_since(&self, node: &NodeFacts) -> Time {
+        let noticed = self.status.not_ready_since.as_ref().map_or(self.now, |since| since.0);
+        let missed = node.ready_changed.filter(|at| {
+            *at <= self.now && *at > noticed.saturating_add(limits::LOST_AFTER).unwrap_or(Timestamp::MAX)
+        });
+        Time(missed.unwrap_or(noticed))
     }
 
     fn verdict(&mut self) -> Verdict {

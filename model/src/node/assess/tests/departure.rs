@@ -22,6 +22,28 @@ fn a_node_that_is_silent_for_a_minute_is_lost_and_stays_so() {
 }
 
 #[test]
+fn a_silence_that_nobody_saw_end_is_not_added_to_the_next() {
+    let silent_from = |seconds: i64| {
+        move |vm: &mut NodeFacts| {
+            vm.ready = false;
+            vm.ready_changed = Some(start() + SignedDuration::from_secs(seconds));
+        }
+    };
+    // Noticed at 0; nobody looks for ten minutes, in which it is Ready and falls silent again.
+    let story = new().ready().with_vm(silent_from(0)).with_vm(silent_from(595));
+    let story = story.after(SignedDuration::from_secs(600));
+    story.is(NodeState::Idle, NodeReason::NodeNotReady);
+    assert_eq!(story.wake_at, Some(start() + SignedDuration::from_secs(655)));
+    story.wakes_honestly().is(NodeState::Unusable, NodeReason::Lost);
+
+    // From False to Unknown is a change within one silence, and a clock that runs ahead is not believed.
+    for changed in [40, 60, 100_000] {
+        let story = new().ready().with_vm(silent_from(0)).with_vm(silent_from(changed));
+        story.after(limits::LOST_AFTER).is(NodeState::Unusable, NodeReason::Lost);
+    }
+}
+
+#[test]
 fn a_node_that_is_back_within_the_minute_is_not_lost() {
     let story = new().ready().with_vm(|vm| vm.ready = false).after(SignedDuration::from_secs(59));
     let story = story.with_vm(|vm| vm.ready = true).after(SignedDuration::from_secs(2));
