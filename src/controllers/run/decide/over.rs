@@ -21,7 +21,10 @@ pub fn decide(seen: &Observed, run: &RunFacts, now: Timestamp) -> Decision {
     if is_cleared && seen.has_service {
         steps.push(Step::RemoveService);
     }
-    if steps.is_empty() && run.deleting && run.has_finalizer() && own.iter().all(|pod| pod.finished) {
+    // What still shows a process was told to go, and `podsGone` was recorded before the Run was over: it is on a lost machine, or
+    // its last seconds run. Nobody there may ever answer.
+    let is_let_go = own.iter().all(|pod| pod.finished || pod.deleting);
+    if steps.is_empty() && run.deleting && run.has_finalizer() && is_let_go {
         steps.push(Step::RemoveRunFinalizer);
     }
     if !steps.is_empty() {

@@ -5,11 +5,11 @@ use std::time::Duration;
 use kube::ResourceExt as _;
 use rstest::rstest;
 use serde_json::json;
-use trainyard_api::duration;
 use trainyard_api::run_status::{AttemptCause, RunPhase};
+use trainyard_api::{Run, duration};
 use trainyard_fake_apiserver::{Matching, Verb, When};
 
-use super::world::World;
+use super::world::{NAMESPACE, World};
 
 /// A worker on each of two nodes, and a parameter server.
 fn gang(more: serde_json::Value) -> serde_json::Value {
@@ -73,6 +73,11 @@ async fn the_policy_decides_what_is_left_however_a_run_ends(
         End::Cancel | End::WallClock | End::LostMachine => None,
     };
     assert_eq!(status.exit_code, code);
+
+    // Deleted, it goes, also while a machine that is lost still says that a pod runs there.
+    world.server.delete::<Run>(NAMESPACE, "r1");
+    world.play().await;
+    assert_eq!(world.server.list::<Run>().len(), 0, "{end:?}");
 }
 
 #[tokio::test(start_paused = true)]
