@@ -130,6 +130,8 @@ pub enum Fault {
     TooManyRequests(Duration),
     /// 500.
     InternalError,
+    /// 500 with this reason, as when a webhook that must be asked does not answer.
+    InternalErrorBecause(String),
     /// 410: the resourceVersion is too old.
     Expired,
 }
@@ -144,7 +146,8 @@ impl Fault {
             Self::ForbiddenBecause(why) => Some(Refusal::forbidden(plural, why)),
             Self::Invalid(why) => Some(Refusal::invalid(plural, name, why)),
             Self::TooManyRequests(wait) => Some(Refusal::throttled(*wait)),
-            Self::InternalError => Some(Refusal::internal()),
+            Self::InternalError => Some(Refusal::internal("injected fault")),
+            Self::InternalErrorBecause(why) => Some(Refusal::internal(why)),
             Self::Expired => Some(Refusal::expired()),
         }
     }

@@ -89,8 +89,8 @@ impl Refusal {
         Self::new(500, "", "resourceVersion should not be set on objects to be created")
     }
 
-    pub fn internal() -> Self {
-        Self::new(500, "InternalError", "Internal error occurred: injected fault")
+    pub fn internal(why: &str) -> Self {
+        Self::new(500, "InternalError", format!("Internal error occurred: {why}"))
     }
 
     pub fn expired() -> Self {

@@ -14,6 +14,8 @@ closed_set! {
         Refused,
         /// A ResourceQuota of the namespace has no room for its pods.
         QuotaExceeded,
+        /// A webhook that the API server must ask about its pods does not answer.
+        WebhookFailed,
         /// An object of a name it needs exists and is somebody else's.
         NameTaken,
         /// Its spec makes no sense.
@@ -33,7 +35,7 @@ impl AcceptedReason {
     /// Whether only asking the API server again can change it.
     pub const fn is_of_the_api_server(self) -> bool {
         match self {
-            Self::Refused | Self::QuotaExceeded | Self::NameTaken => true,
+            Self::Refused | Self::QuotaExceeded | Self::WebhookFailed | Self::NameTaken => true,
             Self::DryRun
             | Self::NotChecked
             | Self::Invalid
@@ -55,6 +57,7 @@ impl AcceptedReason {
             | Self::NotChecked
             | Self::Refused
             | Self::QuotaExceeded
+            | Self::WebhookFailed
             | Self::NameTaken
             | Self::Invalid => RunReason::NotAccepted,
         }

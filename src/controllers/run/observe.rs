@@ -94,6 +94,8 @@ pub enum Rehearsal {
     Refused(Refusal),
     /// A webhook stands in the way that cannot rehearse.
     CannotTell(String),
+    /// A webhook that must be asked does not answer.
+    NoAnswer(String),
 }
 
 /// Why the API server did not take an object.

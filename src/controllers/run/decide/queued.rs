@@ -20,6 +20,9 @@ use crate::resources::pod::{self, Binding, Machine};
 /// to have it looked at now.
 pub const ASK_AGAIN: SignedDuration = SignedDuration::from_mins(10);
 
+/// The same where a webhook did not answer: that is a fault of some minutes, and nobody touches a Run when it is over.
+const ASK_WEBHOOK_AGAIN: SignedDuration = SignedDuration::from_mins(1);
+
 /// Decides for a Run of which no attempt is live and all pods are gone.
 pub fn go_on(case: &Case<'_>, mut draft: Draft) -> Decision {
     if case.is_deleting() {
@@ -206,7 +209,10 @@ fn rest_after_setup<'a>(latest_first: impl Iterator<Item = &'a Attempt>) -> Opti
 /// Asks the API server whether it would take pod 0 of each role, before machines are bought for them.
 fn rehearse(case: &Case<'_>, run: &ValidRun, mut draft: Draft, reason: RunReason, said: &str) -> Decision {
     let stored = conditions::find(&draft.status.conditions, RunCondition::Accepted).cloned();
-    let asked_again_at = case.seen.rehearsed_at.map(|at| at + ASK_AGAIN);
+    let is_webhook =
+        stored.as_ref().is_some_and(|stored| stored.reason == AcceptedReason::WebhookFailed.as_str());
+    let rest = if is_webhook { ASK_WEBHOOK_AGAIN } else { ASK_AGAIN };
+    let asked_again_at = case.seen.rehearsed_at.map(|at| at + rest);
     let looked_at_this = draft.status.observed_generation == case.run.metadata.generation;
     match (&stored, &case.seen.rehearsal) {
         (_, Some(Rehearsal::Taken)) => {
@@ -220,6 +226,10 @@ fn rehearse(case: &Case<'_>, run: &ValidRun, mut draft: Draft, reason: RunReason
         (_, Some(Rehearsal::CannotTell(message))) => {
             let reason = AcceptedReason::NotChecked.as_str();
             draft.set_condition(RunCondition::Accepted, ConditionStatus::Unknown, reason, message);
+        }
+        (_, Some(Rehearsal::NoAnswer(message))) => {
+            refuse(&mut draft, AcceptedReason::WebhookFailed, message);
+            return limits::wait_unseen(case, draft, Some(case.now + ASK_WEBHOOK_AGAIN));
         }
         (_, Some(Rehearsal::Refused(refusal))) => {
             let why = match refusal.why {

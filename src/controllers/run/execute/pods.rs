@@ -16,6 +16,9 @@ use crate::kubernetes::apply::{self, Creation, DeleteIf, Deletion, PatchIf, Seen
 use crate::kubernetes::error::{Error, ErrorKind};
 use crate::kubernetes::read::{self, Selection};
 
+/// How the API server's internal error begins when a webhook with `failurePolicy: Fail` gives no answer; it has no reason of its own.
+const WEBHOOK_IS_SILENT: &str = "failed calling webhook";
+
 impl Hands {
     pub(super) async fn rehearse(&self, pods: &[Pod]) -> Result<Done, Error> {
         let mut cannot_tell = None;
@@ -40,6 +43,9 @@ impl Hands {
             if said.contains("does not support dry run") {
                 cannot_tell = Some(said);
                 continue;
+            }
+            if said.contains(WEBHOOK_IS_SILENT) {
+                return Ok(Done::Rehearsed(Rehearsal::NoAnswer(said)));
             }
             let why = match error.kind() {
                 ErrorKind::AlreadyExists => Refused::NameTaken,

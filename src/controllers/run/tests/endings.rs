@@ -242,6 +242,29 @@ async fn a_gang_refused_by_a_quota_starts_nothing_and_is_not_tried_in_a_loop() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_webhook_that_does_not_answer_is_named_and_asked_again_every_minute() {
+    let world = World::with_nodes(1);
+    let _process = world.start("one");
+    let pods = Matching::any().verb(Verb::Create).resource("pods");
+    let said = "failed calling webhook \"guard.example.org\": Post \"https://guard:443\": connection refused";
+    world.server.fail(pods.clone(), Fault::InternalErrorBecause(said.into()));
+    world.submit("r1", &json!({}));
+    world.play().await;
+    assert_eq!((world.phase("r1"), world.reason("r1")), (RunPhase::Queued, Some(RunReason::NotAccepted)));
+    assert!(world.status("r1").message.is_some_and(|text| text.contains("guard.example.org")));
+    assert!(world.status("r1").allocation.is_none());
+    let asked = world.count(&pods);
+    world.pass(Duration::from_secs(55)).await;
+    assert_eq!(world.count(&pods), asked, "not in a loop");
+    world.pass(Duration::from_secs(10)).await;
+    assert_eq!(world.count(&pods), asked + 1);
+    world.server.heal();
+    world.pass(Duration::from_secs(65)).await;
+    world.play().await;
+    assert_eq!(world.phase("r1"), RunPhase::Running);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_attempt_whose_pods_cannot_be_made_gives_its_machines_back() {
     let world = World::with_nodes(1);
     let _process = world.start("one");
