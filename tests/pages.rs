@@ -85,7 +85,7 @@ fn files_named(page: &str) -> Vec<&str> {
     let prose = page.split("```").step_by(2);
     let spans = prose.flat_map(|text| text.split('`').skip(1).step_by(2));
     spans
-        .filter(|span| span.ends_with(".rs") || (span.contains('/') && !span.contains([' ', '.', ':'])))
+        .filter(|span| span.contains(".rs") || (span.contains('/') && !span.contains([' ', '.', ':'])))
         .collect()
 }
 
