@@ -17,7 +17,7 @@ use trainyard_planner::{Action, NodeName, Plan, Zone};
 
 use super::execute::name;
 use super::observe::Scope;
-use super::{CONCURRENT_WRITES, Context, Outcome};
+use super::{CONCURRENT_WRITES, Context, Outcome, Undone};
 use crate::kubernetes::apply::{self, Creation, DeleteIf, Seen};
 use crate::kubernetes::error::{Error, Verb};
 use crate::kubernetes::read::{self, Selection};
@@ -28,7 +28,7 @@ pub async fn afterwards(context: &Context, scope: &Scope, plan: &Plan) -> Outcom
     let actions: Vec<_> = plan.afterwards.iter().map(|action| named(context, scope, action)).collect();
     let results: Vec<_> = stream::iter(actions).buffer_unordered(CONCURRENT_WRITES).collect().await;
     for (action, result) in results {
-        outcome.add(action, &scope.snapshot.cluster, result);
+        outcome.add(action, &scope.snapshot.cluster, result.map_err(Undone::Failed));
     }
     outcome
 }

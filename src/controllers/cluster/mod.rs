@@ -154,6 +154,21 @@ fn earliest(times: impl IntoIterator<Item = Option<Timestamp>>) -> Option<Timest
     times.into_iter().flatten().min()
 }
 
+/// Why an action was not carried out.
+#[derive(Debug)]
+enum Undone {
+    /// It may not be before something else has happened, of which no watch tells.
+    NotYet(&'static str),
+    /// A request failed, or the world is not the planned one any more.
+    Failed(Error),
+}
+
+impl From<Error> for Undone {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// What came of carrying out some actions.
 #[derive(Clone, Copy, Debug, Default)]
 struct Outcome {
@@ -161,12 +176,22 @@ struct Outcome {
     conflicts: usize,
     /// Actions whose request failed for another reason.
     failures: usize,
+    /// Actions that must wait for something.
+    waits: usize,
 }
 
 impl Outcome {
     /// Takes in the result of one action.
-    fn add(&mut self, action: &'static str, scope: &str, result: Result<(), Error>) {
-        let Err(error) = result else { return };
+    fn add(&mut self, action: &'static str, scope: &str, result: Result<(), Undone>) {
+        let error = match result {
+            Ok(()) => return,
+            Err(Undone::NotYet(until)) => {
+                tracing::debug!(cluster = scope, action, until, "not yet");
+                self.waits += 1;
+                return;
+            }
+            Err(Undone::Failed(error)) => error,
+        };
         match error.kind() {
             ErrorKind::Conflict | ErrorKind::NotFound | ErrorKind::AlreadyExists => {
                 tracing::debug!(
@@ -191,11 +216,12 @@ impl Outcome {
     fn merge(&mut self, other: Self) {
         self.conflicts += other.conflicts;
         self.failures += other.failures;
+        self.waits += other.waits;
     }
 
     fn look_again_at(self, now: Timestamp) -> Option<Timestamp> {
         let conflict = (self.conflicts > 0).then_some(AFTER_CONFLICT);
-        let failure = (self.failures > 0).then_some(AFTER_FAILURE);
+        let failure = (self.failures + self.waits > 0).then_some(AFTER_FAILURE);
         conflict.or(failure).map(|pause| now.checked_add(pause).unwrap_or(now))
     }
 }

@@ -27,7 +27,7 @@ use trainyard_model::status::{
 use trainyard_planner::{Plan, RunReport};
 
 use super::observe::Scope;
-use super::{CONCURRENT_WRITES, Context, Outcome, earliest, notices};
+use super::{CONCURRENT_WRITES, Context, Outcome, Undone, earliest, notices};
 use crate::kubernetes::apply::{self, Seen};
 use crate::kubernetes::error::Error;
 
@@ -55,7 +55,7 @@ pub async fn report(context: &Context, scope: &Scope, plan: &Plan, now: Timestam
     let (pool_stored, pool_rest_at) = match store_pool(context, scope, plan, now).await {
         Ok(stored) => stored,
         Err(error) => {
-            outcome.add("Cluster.status", &scope.snapshot.cluster, Err(error));
+            outcome.add("Cluster.status", &scope.snapshot.cluster, Err(error.into()));
             (false, None)
         }
     };
@@ -157,7 +157,7 @@ async fn store_queue(
     let mut stored = true;
     for (index, result) in results {
         stored &= result.is_ok() || index >= urgent_count;
-        outcome.add("Run.status.queue", &scope.snapshot.cluster, result);
+        outcome.add("Run.status.queue", &scope.snapshot.cluster, result.map_err(Undone::Failed));
     }
     QueueStored { stored, rest_at }
 }

@@ -20,8 +20,8 @@ use trainyard_planner::{DropBasis, Machine, NodeName, RetireReason, RunId};
 
 use super::allocate::write_claims;
 use super::fresh::{fresh_node, moved_on, remember_run, run_seen};
-use crate::controllers::cluster::Context;
 use crate::controllers::cluster::observe::Scope;
+use crate::controllers::cluster::{Context, Undone};
 use crate::kubernetes::apply;
 use crate::kubernetes::error::{Error, ErrorKind};
 use crate::kubernetes::read::{self, Selection};
@@ -34,20 +34,23 @@ pub async fn drop_claim(
     run: &RunId,
     attempt: i64,
     basis: DropBasis,
-) -> Result<(), Error> {
+) -> Result<(), Undone> {
     let light = scope.node(node)?;
     let mut tries = 0;
     loop {
         match prove(context, scope, &light, run, attempt, basis).await? {
             Proof::Meaningless => break,
-            Proof::Needed => return Err(moved_on(format!("Run {run}"))),
+            Proof::Needed => return Err(moved_on(format!("Run {run}")).into()),
+            Proof::Occupied => {
+                return Err(Undone::NotYet("a pod of the vanished run is still on the machine"));
+            }
             // The allocation of this very plan decides about that attempt; the claim goes when it is written.
             Proof::NotAllocated(_) if scope.is_being_allocated(run) => return Ok(()),
             Proof::NotAllocated(live) => match withdraw(context, &live, attempt).await {
                 Ok(()) => break,
                 // Perhaps for another node of the same attempt, by this very plan.
                 Err(error) if error.kind() == ErrorKind::Conflict && tries < 2 => tries += 1,
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             },
         }
     }
@@ -69,7 +72,7 @@ pub async fn drop_claim(
             }
             Ok(())
         }
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -99,6 +102,8 @@ enum Proof {
     Meaningless,
     /// It belongs to an attempt that lives.
     Needed,
+    /// Its run is gone, and a pod of it may still be on the machine.
+    Occupied,
     /// It is of an attempt that was not allocated, and may still be: whoever claimed the node may be about to write the
     /// allocation, on the version of the Run that was just read.
     NotAllocated(Box<LightRun>),
@@ -122,7 +127,7 @@ async fn prove(
         read::get(&api, &run.name).await?.filter(|live| live.uid().as_deref() == Some(run.uid.as_str()));
     let Some(live) = live else {
         let free = has_no_live_pod(context, run, node).await?;
-        return Ok(if free { Proof::Meaningless } else { Proof::Needed });
+        return Ok(if free { Proof::Meaningless } else { Proof::Occupied });
     };
     let Some(light) = LightRun::of(&live) else { return Ok(Proof::Needed) };
     Ok(match &light.allocation {

@@ -14,8 +14,7 @@ use futures::stream;
 use trainyard_planner::Action;
 
 use super::observe::Scope;
-use super::{CONCURRENT_WRITES, Context, Outcome, notices};
-use crate::kubernetes::error::Error;
+use super::{CONCURRENT_WRITES, Context, Outcome, Undone, notices};
 
 /// Carries out `actions` in order: those of one kind that follow each other touch different objects and go together.
 pub async fn execute(context: &Context, scope: &Scope, actions: &[Action]) -> Outcome {
@@ -53,7 +52,7 @@ fn batches(actions: &[Action]) -> Vec<&[Action]> {
     batches
 }
 
-async fn named(context: &Context, scope: &Scope, action: &Action) -> (&'static str, Result<(), Error>) {
+async fn named(context: &Context, scope: &Scope, action: &Action) -> (&'static str, Result<(), Undone>) {
     let result = carry_out(context, scope, action).await;
     if result.is_ok() {
         notices::tell_of_action(context, scope, action);
@@ -72,13 +71,13 @@ fn may_go_together(a: &Action, b: &Action) -> bool {
     }
 }
 
-async fn carry_out(context: &Context, scope: &Scope, action: &Action) -> Result<(), Error> {
-    match action {
+async fn carry_out(context: &Context, scope: &Scope, action: &Action) -> Result<(), Undone> {
+    let done = match action {
         Action::Allocate { run, attempt, nodes, shares } => {
             allocate::allocate(context, scope, run, *attempt, nodes, shares).await
         }
         Action::DropClaim { node, run, attempt, basis } => {
-            drop_claim::drop_claim(context, scope, node, run, *attempt, *basis).await
+            return drop_claim::drop_claim(context, scope, node, run, *attempt, *basis).await;
         }
         Action::Retire { node, reason } => node_marks::retire(context, scope, node, *reason).await,
         Action::Unretire { node } => node_marks::unretire(context, scope, node).await,
@@ -92,7 +91,8 @@ async fn carry_out(context: &Context, scope: &Scope, action: &Action) -> Result<
         Action::RequestNode { .. } | Action::Forget { .. } | Action::ReleaseFinalizer => {
             super::afterwards::carry_out(context, scope, action).await
         }
-    }
+    };
+    done.map_err(Undone::Failed)
 }
 
 /// The action's name, for logs.

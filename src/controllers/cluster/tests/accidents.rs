@@ -8,7 +8,7 @@ use serde_json::json;
 use trainyard_api::cluster::ClusterErrorCode;
 use trainyard_api::names::labels;
 use trainyard_api::run_status::{AttemptCause, RunPhase};
-use trainyard_api::{Cluster, ClusterNode};
+use trainyard_api::{Cluster, ClusterNode, Run};
 use trainyard_fake_apiserver::{Matching, Verb};
 
 use super::world::{CLUSTER, NAMESPACE, Process, World};
@@ -132,8 +132,12 @@ async fn a_run_that_is_suspended_while_it_waits_leaves_the_queue_and_its_clock()
 }
 
 fn stray_pod(world: &World, namespace: &str, node: &str) {
+    pod_of(world, namespace, node, "nobody");
+}
+
+fn pod_of(world: &World, namespace: &str, node: &str, run_uid: &str) {
     let pod: Pod = serde_json::from_value(json!({
-        "metadata": {"name": "left-over", "namespace": namespace, "labels": {labels::RUN_UID: "nobody"}},
+        "metadata": {"name": "left-over", "namespace": namespace, "labels": {labels::RUN_UID: run_uid}},
         "spec": {"containers": [], "nodeName": format!("vm-{node}")},
         "status": {"phase": "Running"},
     }))
@@ -166,4 +170,24 @@ async fn a_pod_that_holds_a_node_is_named_and_looked_for_less_and_less_often() {
     world.until_empty().await;
     let cluster: Cluster = world.server.get(NAMESPACE, CLUSTER).expect("the Cluster");
     assert!(cluster.status.expect("a status").errors.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_a_vanished_run_keeps_its_machine_and_is_looked_for_without_haste() {
+    let (world, _operator) = running().await;
+    let node = world.status("r1").allocation.unwrap_or_default().nodes[0].name.clone();
+    pod_of(&world, NAMESPACE, &node, &world.run("r1").uid().unwrap_or_default());
+    world.server.remove::<Run>(NAMESPACE, "r1");
+    world.turns(3).await;
+    world.server.forget_requests();
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    let looks = world.server.count(&Matching::any().verb(Verb::List).resource("pods"));
+    assert!((10..=70).contains(&looks), "{looks} looks in a minute");
+    let holds =
+        |node: &str| !world.nodes().iter().all(|one| one.name_any() != node || one.spec.claims.is_empty());
+    assert!(holds(&node), "{}", world.shown());
+    world.server.remove::<Pod>(NAMESPACE, "left-over");
+    world.turns(6).await;
+    assert!(!holds(&node), "{}", world.shown());
+    world.until_empty().await;
 }
