@@ -104,6 +104,7 @@ const USED: [(&str, &str, &str); 24] = [
     ("karpenter.sh", "nodeclaims", "get list watch create patch delete"),
     ("karpenter.sh", "nodepools", "get"),
     ("karpenter.k8s.aws", "ec2nodeclasses", "get"),
+    ("karpenter.k8s.gcp", "gcenodeclasses", "get"),
     ("karpenter.azure.com", "aksnodeclasses", "get"),
     ("karpenter.kwok.sh", "kwoknodeclasses", "get"),
     // Why a machine was refused is said nowhere else.
