@@ -372,7 +372,7 @@ pub struct ClusterNodeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::zone")]
     pub zone: Option<String>,
-    /// What the Node allocates, less its DaemonSets: what runs can share.
+    /// What the Node allocates, less its DaemonSets and other pods that are no run's: what runs can share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocatable: Option<Capacity>,
     /// When its machine was asked for.

@@ -1,8 +1,8 @@
 //! What DaemonSets take of a Node, and which of them our taint keeps off.
 //!
 //! Computed from the DaemonSets themselves, not from their pods: right from the Node's first moment, before the last
-//! daemon pod has come, and at no request per Node. Pods of others that tolerate our taint, and static pods, are not
-//! counted.
+//! daemon pod has come, and at no request per Node. Pods of others that tolerate our taint, and static pods, are
+//! counted by [`strangers`](super::strangers).
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -148,7 +148,7 @@ fn holds(expression: &core::NodeSelectorRequirement, value: Option<&str>) -> boo
 
 /// What the scheduler counts for a pod: containers and sidecars together, or an init container if that is more, and
 /// the overhead of its runtime class. Requests of the pod as a whole go first.
-fn requests(pod: &core::PodSpec) -> Allocatable {
+pub(super) fn requests(pod: &core::PodSpec) -> Allocatable {
     let of = |resources: Option<&core::ResourceRequirements>| {
         amounts(resources.and_then(|resources| resources.requests.as_ref()))
     };
@@ -189,7 +189,7 @@ fn amounts(quantities: Option<&BTreeMap<String, Quantity>>) -> Allocatable {
     found
 }
 
-fn plus(a: &Allocatable, b: &Allocatable) -> Allocatable {
+pub(super) fn plus(a: &Allocatable, b: &Allocatable) -> Allocatable {
     combined(a, b, i64::saturating_add)
 }
 

@@ -30,6 +30,17 @@ pub enum Obstacle {
         /// How many the size promises.
         needs: i64,
     },
+    /// Accelerators that the size promises are somebody else's pod's.
+    Taken {
+        /// The resource.
+        resource: String,
+        /// How many are left.
+        has: i64,
+        /// How many the size promises.
+        needs: i64,
+        /// `<namespace>/<name>` of the pod.
+        pod: String,
+    },
 }
 
 /// Taint by which Karpenter keeps everything off a Node it has not tied to its claim.

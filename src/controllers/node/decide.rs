@@ -19,7 +19,7 @@ use trainyard_model::node::{
     seen::{LastWords, Machine, NodeFacts},
 };
 
-pub use super::memory::HeldUp;
+pub use super::memory::{HeldUp, LookedAt};
 use crate::provisioner::{Doomed, Drain, EngineKind, Pool};
 
 /// Everything that bears on a decision about one Cluster's machines.
@@ -50,6 +50,8 @@ pub struct SeenNode {
     pub last_words: Option<LastWords>,
     /// How the wish for a machine was answered, once it was.
     pub answer: Option<Answer>,
+    /// What other pods take of its Node, once that was looked at.
+    pub strangers: Option<LookedAt>,
     /// What holds up its release.
     pub held_up: Option<HeldUp>,
 }
@@ -173,11 +175,13 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision {
                 last_words: seen.last_words.as_ref(),
                 answer: seen.answer.as_ref(),
                 daemons: &observation.daemons,
+                strangers: seen.strangers.as_ref().map(|looked| &looked.strangers),
                 held_up: seen.held_up.as_ref().map(|held_up| held_up.by.as_str()),
             },
             now,
         );
         decision.wake(assessment.wake_at);
+        decision.wake(seen.strangers.as_ref().and_then(|looked| looked.again_at));
         if seen.wants_launch() && seen.engine.is_some() {
             decision.launches.push(seen.uid());
         }

@@ -53,6 +53,7 @@ async fn ready() -> Bench {
         machine: SeenMachine::Here(Box::new(machine)),
         last_words: None,
         answer: None,
+        strangers: None,
         held_up: None,
     };
     let mut bench = Bench { now: clock.now(), seen };

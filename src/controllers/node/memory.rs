@@ -4,12 +4,13 @@
 //! more or a few seconds later. What must survive is in the status of ClusterNodes.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use jiff::Timestamp;
 use trainyard_api::ClusterNode;
+use trainyard_model::node::strangers::Strangers;
 
 use super::ClusterUid;
 use crate::kubernetes::version::order;
@@ -29,6 +30,8 @@ pub(super) struct PoolMemory {
     pub requested: HashMap<String, String>,
     /// By UID of the ClusterNode: what holds up its release, and until when it is not looked at again.
     pub held_up: HashMap<String, HeldUp>,
+    /// By UID of the ClusterNode: what other pods take of its Node.
+    pub strangers: HashMap<String, LookedAt>,
     /// By UID of the ClusterNode: as this process last wrote it, until its cache has caught up. Planned from an older
     /// version, the next write would only be refused.
     pub written: HashMap<String, Arc<ClusterNode>>,
@@ -43,6 +46,20 @@ pub struct HeldUp {
     pub by: String,
     /// When to look again.
     pub until: Timestamp,
+}
+
+/// What a live list showed of other pods on a Node, and how long that is believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LookedAt {
+    /// UID of the Node.
+    pub node_uid: String,
+    /// What they take.
+    pub strangers: Strangers,
+    /// UID and attempt of the runs that have held the node since. When one of them has gone, perhaps because a pod of it
+    /// found no place, it is time for another look.
+    pub holders: BTreeSet<(String, i32)>,
+    /// When to look again although nothing has happened here.
+    pub again_at: Option<Timestamp>,
 }
 
 impl PoolMemory {

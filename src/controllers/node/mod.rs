@@ -1,6 +1,7 @@
 //! The node controller: gives ClusterNodes their machines, tells what is seen of them, destroys what was released.
 //!
-//! Keyed by Cluster UID. In: ClusterNodes (their spec is the cluster controller's), what the engines observe, DaemonSets.
+//! Keyed by Cluster UID. In: ClusterNodes (their spec is the cluster controller's), what the engines observe, DaemonSets,
+//! and pods of others, listed when that may say something new ([`strangers`]).
 //! Out: machines, through a [`Provisioner`](crate::provisioner::Provisioner), and the status of ClusterNodes. It reads
 //! no Run and no ProvisioningClass, and of a Cluster only `maxNodes`, live, before a launch.
 //!
@@ -16,6 +17,7 @@ mod execute;
 mod memory;
 mod observe;
 mod report;
+mod strangers;
 
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 

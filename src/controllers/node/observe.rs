@@ -17,6 +17,7 @@ use super::{
     ClusterUid, Error, NodeController,
     decide::{Observation, SeenMachine, SeenNode, Stray},
     memory::PoolMemory,
+    strangers,
 };
 use crate::{
     kubernetes::read,
@@ -118,9 +119,16 @@ async fn look_at_node(
         _ => cached.map_or(SeenMachine::NotSeen, |machine| SeenMachine::Here(Box::new(machine.clone()))),
     };
     let requested = memory.requested.get(&uid).filter(|_| status(node).machine_uid.is_none());
+    let strangers = match &machine {
+        SeenMachine::Here(machine) => {
+            strangers::of_node(&controller.client, node, machine, memory.strangers.get(&uid), now).await?
+        }
+        SeenMachine::NotSeen | SeenMachine::Gone { .. } => None,
+    };
     Ok(SeenNode {
         engine,
         machine,
+        strangers,
         last_words: observed.and_then(|observed| last_words(node, observed)).cloned(),
         answer: requested.map(|machine_uid| Answer::Requested { machine_uid: machine_uid.clone() }),
         held_up: memory.held_up.get(&uid).cloned(),
@@ -246,6 +254,9 @@ fn kept(nodes: &[SeenNode], strays: &[Stray], old: &PoolMemory) -> PoolMemory {
         }
         if let Some(written) = old.written.get(&uid).filter(|written| Arc::ptr_eq(written, &seen.node)) {
             memory.written.insert(uid.clone(), Arc::clone(written));
+        }
+        if let Some(looked) = &seen.strangers {
+            memory.strangers.insert(uid.clone(), looked.clone());
         }
         if let Some(held_up) = old.held_up.get(&uid) {
             memory.held_up.insert(uid, held_up.clone());

@@ -77,9 +77,9 @@ fn a_node_that_does_not_get_a_pod_together_is_not_paid_for_ever(
     let message = attempt.message.clone().unwrap_or_default();
     assert!(message.contains(words) && message.contains("its Events say"), "{message}");
 
-    // Its containers' images may take as long as they like.
+    // Its containers' images may take longer.
     pod(&mut seen, "r1-worker-1").unprepared = None;
-    assert_eq!(end_of(&seen, 3600), None);
+    assert_eq!(end_of(&seen, patience::START_PATIENCE.as_secs() - 1), None);
 }
 
 #[test]

@@ -170,6 +170,21 @@ fn what_may_mend_itself_is_waited_for_up_to_a_deadline(
     assert_eq!(end_of(&seen, patience.as_secs()).map(|end| end.0), Some(cause));
 }
 
+#[rstest]
+#[case::pulling("r1-worker-1", "ContainerCreating")]
+#[case::nothing_is_known("r1-ps-0", "")]
+fn a_gang_is_not_waited_for_for_ever_when_one_process_never_starts(#[case] name: &str, #[case] reason: &str) {
+    let mut seen = launched();
+    if let Some(pod) = seen.pods.get_mut(name) {
+        pod.progress = waiting(reason, "");
+    }
+    let patience = patience::START_PATIENCE;
+    let before = decide(&seen, at(patience.as_secs() - 1));
+    assert_eq!((before.steps.len(), before.wake_at), (0, Some(at(0) + patience)));
+    let end = end_of(&seen, patience.as_secs());
+    assert_eq!(end, Some((AttemptCause::Infrastructure, Some(name.to_owned()), None)));
+}
+
 #[test]
 fn a_pod_without_a_place_is_waited_for_from_its_launch() {
     let mut seen = launched();

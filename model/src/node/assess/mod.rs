@@ -32,6 +32,7 @@ use super::{
     daemons::Daemon,
     limits,
     seen::{GivenUp, LastWords, Machine, NodeFacts, Progress},
+    strangers::Strangers,
     usable,
 };
 
@@ -51,6 +52,8 @@ pub struct Situation<'a> {
     pub answer: Option<&'a Answer>,
     /// All DaemonSets.
     pub daemons: &'a [Arc<Daemon>],
+    /// What other pods take of its Node, once that was looked at.
+    pub strangers: Option<&'a Strangers>,
     /// What holds up its release, in words.
     pub held_up: Option<&'a str>,
 }

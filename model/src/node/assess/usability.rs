@@ -36,7 +36,7 @@ impl Look<'_> {
             return lost;
         }
         let spec = &self.s.node.spec;
-        let Some(obstacle) = usable::obstacle(spec, node) else {
+        let Some(obstacle) = usable::obstacle(spec, node).or_else(|| self.taken_accelerators(node)) else {
             self.status.allocatable = Some(self.measure(node));
             self.status.first_ready_time.get_or_insert(Time(self.now));
             return match spec.claims.first() {
@@ -63,9 +63,27 @@ impl Look<'_> {
         Verdict::new(state, reason, message)
     }
 
-    /// What there is for runs: the Node's allocatable less its DaemonSets, and of accelerators those of the size.
+    /// Accelerators that the size promises and somebody else's pod has: no run can do without them.
+    fn taken_accelerators(&self, node: &NodeFacts) -> Option<Obstacle> {
+        let strangers = self.s.strangers?;
+        let left = strangers.left_of(node.allocatable.clone());
+        self.s.node.spec.vm_size.accelerators.iter().find_map(|accelerator| {
+            let (resource, needs) = (&accelerator.resource_name, i64::from(accelerator.count));
+            let has = left.devices.get(resource).copied().unwrap_or(0);
+            (has < needs).then(|| Obstacle::Taken {
+                resource: resource.clone(),
+                has,
+                needs,
+                pod: strangers.with_devices.clone().unwrap_or_default(),
+            })
+        })
+    }
+
+    /// What there is for runs: the Node's allocatable less its DaemonSets and other pods, and of accelerators those of the
+    /// size.
     fn measure(&self, node: &NodeFacts) -> Capacity {
         let left = daemons::left_for_runs(node, self.s.daemons);
+        let left = self.s.strangers.map_or(left.clone(), |strangers| strangers.left_of(left));
         let accelerators = self.s.node.spec.vm_size.accelerators.iter().map(|accelerator| {
             let name = accelerator.resource_name.clone();
             let count = left.devices.get(&name).copied().unwrap_or(0);
@@ -84,7 +102,9 @@ impl Look<'_> {
         let since = match (&self.status.first_ready_time, obstacle) {
             (_, Obstacle::Cordoned) => return None,
             (None, _) => self.status.registered_time.clone(),
-            (Some(_), Obstacle::Taint(_) | Obstacle::Accelerators { .. }) if !self.is_claimed() => {
+            (Some(_), Obstacle::Taint(_) | Obstacle::Accelerators { .. } | Obstacle::Taken { .. })
+                if !self.is_claimed() =>
+            {
                 conditions::find(&self.status.conditions, ClusterNodeCondition::Ready)
                     .filter(|ready| !ready.is_true())
                     .map(|ready| ready.last_transition_time.clone())
@@ -119,6 +139,10 @@ impl Look<'_> {
                      tolerations of the ProvisioningClass, or take the taint off",
                     taint.key, taint.effect
                 ),
+            ),
+            Obstacle::Taken { resource, has, needs, pod } => (
+                NodeReason::WaitingForAccelerators,
+                format!("{has} of {needs} {resource} are left: pod {pod}, which is no run's, is in the way"),
             ),
             Obstacle::Accelerators { resource, has, needs } => {
                 self.accelerators_missing(node, resource, *has, *needs)

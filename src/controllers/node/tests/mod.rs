@@ -8,4 +8,5 @@ mod arrival;
 mod departure;
 mod engine;
 mod static_nodes;
+mod strangers;
 mod world;

@@ -24,6 +24,12 @@ pub const PLACE_PATIENCE: SignedDuration = SignedDuration::from_mins(2);
 /// one that is still attached to a machine that is gone is taken off by force after six.
 pub const PREPARE_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 
+/// How long after its launch an attempt may take until all its processes have started, whatever they wait for. Nothing else
+/// ends the wait for a kubelet that hangs in a pull, a webhook's container that never becomes ready, or a scheduler that is down, while
+/// one missing process holds the machines of a whole gang. An image of 30 GB comes in an hour at 8 MB a second, which is
+/// slow even for a registry on another continent: who needs more is helped by an image on the machines, not by more time.
+pub const START_PATIENCE: SignedDuration = SignedDuration::from_hours(1);
+
 /// Until when a pod may wait for something, and how the attempt has ended then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
@@ -47,7 +53,14 @@ pub fn limits<'a>(
     members
         .iter()
         .filter_map(|(_, pod)| *pod)
-        .flat_map(move |pod| [container(launched, pod), place(run, launched, pod), node(run, launched, pod)])
+        .flat_map(move |pod| {
+            [
+                container(launched, pod),
+                place(run, launched, pod),
+                node(run, launched, pod),
+                start(launched, pod),
+            ]
+        })
         .flatten()
 }
 
@@ -100,6 +113,20 @@ fn node(run: &ValidRun, launched: Timestamp, pod: &PodFacts) -> Option<Limit> {
         End::by(AttemptCause::Setup, name, "VolumesNotReady", text)
     };
     Some(Limit { until, end })
+}
+
+/// Whatever it waits for.
+fn start(launched: Timestamp, pod: &PodFacts) -> Option<Limit> {
+    let Progress::Waiting { reason, message } = &pod.progress else { return None };
+    let until = after(launched, START_PATIENCE);
+    let name = &pod.seen.name;
+    let minutes = START_PATIENCE.as_mins();
+    let state = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
+    let text = format!(
+        "pod {name} has not started within {minutes} minutes of the launch{state}{}",
+        text::because(message)
+    );
+    Some(Limit { until, end: End::by(AttemptCause::Infrastructure, name, "NotStartedInTime", text) })
 }
 
 /// Times of conditions are written by whoever may write a pod's status, so they may be any time at all.

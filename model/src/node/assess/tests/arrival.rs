@@ -9,6 +9,7 @@ use trainyard_api::placement::{ToleratedEffect, Toleration, TolerationOperator};
 
 use super::super::*;
 use super::story::*;
+use crate::node::seen::Allocatable;
 
 #[test]
 fn a_node_comes_is_used_and_goes() {
@@ -41,6 +42,40 @@ fn a_node_comes_is_used_and_goes() {
     let story = story.vanished();
     story.is(NodeState::Leaving, NodeReason::Gone);
     assert!(story.status().gone_time.is_some());
+}
+
+#[test]
+fn what_other_pods_take_of_a_node_is_not_there_for_runs() {
+    let mut story = new().ready();
+    let all = story.status().allocatable.clone().unwrap();
+    let of_kubelet = Allocatable { cpu_millis: 100, memory_bytes: GIB, pods: 1, ..Allocatable::default() };
+    story.strangers = Some(Strangers { taken: of_kubelet, with_devices: None });
+    let story = story.look();
+    story.is(NodeState::Idle, NodeReason::Ready);
+    let left = story.status().allocatable.clone().unwrap();
+    assert_eq!(left.cpu_millis, all.cpu_millis - 100);
+    assert_eq!(left.memory_bytes, all.memory_bytes - GIB);
+    assert_eq!(left.accelerators, all.accelerators);
+}
+
+#[test]
+fn a_node_whose_accelerators_somebody_has_is_of_no_use_and_given_up_after_half_an_hour() {
+    let mut story = new().ready();
+    let devices = BTreeMap::from([("nvidia.com/gpu".to_owned(), 1)]);
+    story.strangers = Some(Strangers {
+        taken: Allocatable { devices, ..Allocatable::default() },
+        with_devices: Some("dev/notebook".to_owned()),
+    });
+    let mut story = story.look();
+    story.is(NodeState::Idle, NodeReason::WaitingForAccelerators);
+    story.says("0 of 1 nvidia.com/gpu are left: pod dev/notebook");
+    assert_eq!(story.condition(ClusterNodeCondition::Ready), ConditionStatus::False);
+    let strangers = story.strangers.take();
+    let mut story = story.after(SignedDuration::from_mins(5));
+    story.is(NodeState::Idle, NodeReason::Ready);
+    story.strangers = strangers;
+    let story = story.look().after(SignedDuration::from_mins(30));
+    story.is(NodeState::Unusable, NodeReason::NotUsableInTime);
 }
 
 #[test]

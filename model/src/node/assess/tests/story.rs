@@ -26,6 +26,7 @@ pub(super) struct Story {
     pub(super) words: Option<LastWords>,
     pub(super) answer: Option<Answer>,
     pub(super) daemons: Vec<Arc<Daemon>>,
+    pub(super) strangers: Option<Strangers>,
     pub(super) held_up: Option<String>,
     pub(super) now: Timestamp,
     pub(super) gone_since: Timestamp,
@@ -83,6 +84,7 @@ pub(super) fn new() -> Story {
         words: None,
         answer: None,
         daemons: vec![],
+        strangers: None,
         held_up: None,
         now: start(),
         gone_since: start(),
@@ -267,6 +269,7 @@ impl Story {
             last_words: self.words.as_ref(),
             answer: self.answer.as_ref(),
             daemons: &self.daemons,
+            strangers: self.strangers.as_ref(),
             held_up: self.held_up.as_deref(),
         };
         assess(&situation, now)
