@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use trainyard_planner::{
-    ActiveRun, Capacity, Claim, Deallocation, Lifetime, Machine, Node, NodeName, Placement, Policy, PoolHold,
-    Priority, Progress, QueuedRun, RequestedShare, RunId, Snapshot, plan,
+    ActiveRun, Capacity, Claim, Deallocation, EndedAttempt, GrowthBlock, Lifetime, Machine, Node, NodeName,
+    Placement, Policy, PoolHold, Priority, Progress, QueuedRun, RequestedShare, RunId, Snapshot, plan,
 };
 
-/// Enough rounds for a stable median in a few seconds.
+/// Enough rounds for a stable median in some seconds.
 const ROUNDS: usize = 30;
 
 /// Pairs of nodes and waiting runs.
@@ -20,7 +20,7 @@ const SIZES: [(i64, i64); 4] = [(10, 100), (100, 1_000), (1_000, 10_000), (1_000
 fn main() {
     println!("{:>7} {:>8} {:<24} {:>10} {:>10} {:>10}", "nodes", "queued", "state", "min", "median", "max");
     for (nodes, queued) in SIZES {
-        for state in [State::Busy, State::Filling, State::Shared, State::Empty] {
+        for state in State::ALL {
             let snapshot = snapshot(nodes, queued, state);
             let mut times: Vec<Duration> = (0..ROUNDS).map(|_| time(&snapshot)).collect();
             times.sort_unstable();
@@ -38,18 +38,98 @@ fn main() {
 enum State {
     Busy,
     Filling,
-    Shared,
     Empty,
+    Shared,
+    /// Of each node's eight accelerators one to seven are in use, and of its cpu and memory about as much.
+    Partly,
+    /// The same, and hardly two runs ask for the same cpu and memory.
+    Unlike,
+    /// The same, and no node can be asked for before a person acts.
+    Blocked,
+    /// All nodes are there, and nobody has anything of them.
+    Unused,
+    /// Runs of parts, and no node yet.
+    Awaited,
 }
 
 impl State {
+    const ALL: [Self; 9] = [
+        Self::Busy,
+        Self::Filling,
+        Self::Empty,
+        Self::Shared,
+        Self::Partly,
+        Self::Unlike,
+        Self::Blocked,
+        Self::Unused,
+        Self::Awaited,
+    ];
+
     fn words(self) -> &'static str {
         match self {
             Self::Busy => "all nodes busy",
             Self::Filling => "half of them just freed",
-            Self::Shared => "quarter nodes, all busy",
             Self::Empty => "no node yet",
+            Self::Shared => "parts, all busy",
+            Self::Partly => "parts, some of each free",
+            Self::Unlike => "the same, sizes unlike",
+            Self::Blocked => "the same, cannot grow",
+            Self::Unused => "parts, all nodes free",
+            Self::Awaited => "parts, no node yet",
         }
+    }
+
+    fn has_nodes(self) -> bool {
+        !matches!(self, Self::Empty | Self::Awaited)
+    }
+
+    /// What the tenants of a node have of it.
+    fn tenants(self, ordinal: i64) -> Vec<Capacity> {
+        match self {
+            Self::Busy => vec![gpus(8)],
+            Self::Filling => vec![gpus(8); usize::from(ordinal % 2 == 0)],
+            Self::Shared => vec![gpus(2); 4],
+            Self::Partly | Self::Unlike | Self::Blocked => {
+                let first = 1 + (ordinal * 31) % 4;
+                let rest = (ordinal * 17) % 4;
+                [first, rest]
+                    .into_iter()
+                    .filter(|count| *count > 0)
+                    .map(|count| part(count, ordinal))
+                    .collect()
+            }
+            Self::Unused | Self::Empty | Self::Awaited => Vec::new(),
+        }
+    }
+
+    /// What a waiting run asks for.
+    fn share(self, number: i64) -> RequestedShare {
+        match self {
+            Self::Shared => RequestedShare::Part(gpus(1 + number % 4)),
+            // Powers of two and some without accelerators, of five sizes of cpu and memory each.
+            Self::Partly | Self::Unused | Self::Awaited => {
+                RequestedShare::Part(part([1, 2, 4, 8, 0][(number % 5) as usize], number % 25))
+            }
+            Self::Unlike | Self::Blocked => {
+                RequestedShare::Part(part([1, 2, 4, 8, 0][(number % 5) as usize], number))
+            }
+            Self::Busy | Self::Filling | Self::Empty => RequestedShare::WholeNode,
+        }
+    }
+}
+
+/// So many accelerators, with cpu and memory of a size that depends on `kind`, up to what is there for each.
+fn part(accelerators: i64, kind: i64) -> Capacity {
+    let of_eight = accelerators.max(1);
+    let percent = |factor: i64| 40 + (kind * factor) % 61;
+    Capacity {
+        cpu_millis: of_eight * 60 * percent(7_919),
+        memory_bytes: (of_eight << 36) / 100 * percent(104_729),
+        pods: 0,
+        accelerators: (accelerators > 0)
+            .then(|| ("nvidia.com/gpu".to_owned(), accelerators))
+            .into_iter()
+            .collect(),
     }
 }
 
@@ -87,13 +167,13 @@ fn name(ordinal: i64) -> NodeName {
 }
 
 fn snapshot(nodes: i64, queued: i64, state: State) -> Snapshot {
-    let there = if state == State::Empty { 0 } else { nodes };
-    let busy = |ordinal: i64| state != State::Filling || ordinal % 2 == 0;
-    let share = if state == State::Shared { gpus(2) } else { gpus(8) };
-    let tenants = |ordinal: i64| match state {
-        State::Shared => 4 * ordinal..4 * ordinal + 4,
-        _ => ordinal..ordinal + 1,
+    let there = if state.has_nodes() { nodes } else { 0 };
+    // Of every node so many runs at most, each with a number of its own.
+    let claims = |ordinal: i64| {
+        let claim = |(share, seat)| Claim { run: id("active", 4 * ordinal + seat), attempt: 1, share };
+        state.tenants(ordinal).into_iter().zip(0..4).map(claim).collect::<Vec<_>>()
     };
+    let is_free = |ordinal: &i64| state.tenants(*ordinal).is_empty();
     Snapshot {
         cluster: "team-0/pool".into(),
         policy: Policy {
@@ -102,7 +182,10 @@ fn snapshot(nodes: i64, queued: i64, state: State) -> Snapshot {
             idle_timeout: SignedDuration::from_mins(2),
             node_capacity: gpus(8),
             placement: Placement::Any,
-            growth_blocked: None,
+            growth_blocked: (state == State::Blocked).then(|| GrowthBlock {
+                code: "ProvisioningClassNotFound".into(),
+                message: "make one".into(),
+            }),
             max_limited: None,
             initial_nodes: 0,
             initial_last_ordinal: None,
@@ -122,9 +205,7 @@ fn snapshot(nodes: i64, queued: i64, state: State) -> Snapshot {
                 not_ready_since: None,
                 zone: None,
                 capacity: gpus(8),
-                claims: tenants(ordinal)
-                    .map(|run| Claim { run: id("active", run), attempt: 1, share: share.clone() })
-                    .collect(),
+                claims: claims(ordinal),
                 idle_since: None,
                 retired: None,
                 released: false,
@@ -134,10 +215,9 @@ fn snapshot(nodes: i64, queued: i64, state: State) -> Snapshot {
             .collect(),
         queued: (0..queued).map(|number| waiting(number, state)).collect(),
         active: (1..=there)
-            .filter(|ordinal| busy(*ordinal))
-            .flat_map(|at| tenants(at).map(move |run| (run, at)))
-            .map(|(run, ordinal)| ActiveRun {
-                id: id("active", run),
+            .flat_map(|ordinal| claims(ordinal).into_iter().map(move |claim| (claim.run, ordinal)))
+            .map(|(id, ordinal)| ActiveRun {
+                id,
                 priority: Priority::Normal,
                 created: Timestamp::UNIX_EPOCH,
                 attempt: 1,
@@ -150,8 +230,8 @@ fn snapshot(nodes: i64, queued: i64, state: State) -> Snapshot {
             })
             .collect(),
         ended: (1..=there)
-            .filter(|ordinal| !busy(*ordinal))
-            .map(|ordinal| trainyard_planner::EndedAttempt { run: id("active", ordinal), attempt: 1 })
+            .filter(is_free)
+            .map(|ordinal| EndedAttempt { run: id("active", 4 * ordinal), attempt: 1 })
             .collect(),
         backoff: Vec::new(),
         last_ordinal: there,
@@ -168,10 +248,7 @@ fn waiting(number: i64, state: State) -> QueuedRun {
         priority: [Priority::Normal, Priority::Normal, Priority::Low, Priority::High][(number % 4) as usize],
         created: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(shuffled),
         node_count: 1 + (number % 3) * 3,
-        share: match state {
-            State::Shared => RequestedShare::Part(gpus(1 + number % 4)),
-            State::Busy | State::Filling | State::Empty => RequestedShare::WholeNode,
-        },
+        share: state.share(number),
         user_limit: (number % 2 == 0).then(|| SignedDuration::from_hours(1 + number % 300)),
         gang_timeout: SignedDuration::from_mins(20),
         gang_since: None,

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::backfill::{self, Reservation};
+use crate::capacity::Capacity;
 use crate::deadline;
 use crate::gang;
 use crate::growth::Growth;
@@ -55,7 +56,10 @@ pub(crate) fn serve<'a>(
             .get(run.id.uid.as_str())
             .map(|begun| begun.iter().map(|(at, _)| *at).collect())
             .unwrap_or_default();
-        if let Some(nodes) = supply.find_now(&run.share, run.node_count, window.existing, &preferred) {
+        let may_fit = !supply.is_hopeless(&run.share, run.node_count, window.existing);
+        if may_fit
+            && let Some(nodes) = supply.find_now(&run.share, run.node_count, window.existing, &preferred)
+        {
             if nodes.iter().any(|at| supply.is_reserved(*at)) {
                 window.note_end_for_existing(world);
             }
@@ -63,8 +67,9 @@ pub(crate) fn serve<'a>(
             world.allocate(run, nodes);
             continue;
         }
-        let later = supply.find_later(&run.share, run.node_count, window.existing, window.new);
-        if let Some(promise) = later {
+        if may_fit
+            && let Some(promise) = supply.find_later(&run.share, run.node_count, window.existing, window.new)
+        {
             if promise.on_reserved {
                 window.note_end_for_existing(world);
             }
@@ -121,7 +126,7 @@ pub(crate) fn hold_back(world: &mut World, queue: &[&QueuedRun], hold: PoolHold)
 
 /// Runs that cannot be served whatever there is.
 fn pass_over<'a>(
-    world: &mut World,
+    world: &mut World<'a>,
     supply: &Supply,
     sizes: &mut Sizes<'a>,
     run: &'a QueuedRun,
@@ -161,30 +166,35 @@ fn held(run: &QueuedRun, hold: &Hold) -> Wait {
     Wait::CapacityHold { needed: run.node_count, until: hold.until, count: hold.count }
 }
 
-/// How many of the nodes that stay are large enough for a share; counted once for each share, because whole queues ask alike.
+/// How many of the nodes that stay are large enough for a share; counted once for each share and over each capacity, because
+/// whole queues ask alike and most nodes of a pool are alike.
 #[derive(Default)]
 struct Sizes<'a> {
     known: BTreeMap<&'a RequestedShare, i64>,
+    /// So many nodes of each capacity stay.
+    nodes: Option<BTreeMap<&'a Capacity, i64>>,
 }
 
 impl<'a> Sizes<'a> {
-    fn large_enough(&mut self, world: &World, supply: &Supply, share: &'a RequestedShare) -> i64 {
-        let count = || {
-            let large = world.nodes.iter().enumerate().filter(|(at, state)| {
-                supply.is_usable(*at)
-                    && match share {
-                        RequestedShare::WholeNode => true,
-                        RequestedShare::Part(share) => state.node.capacity.holds(share),
-                    }
-            });
-            large.count() as i64
+    fn large_enough(&mut self, world: &World<'a>, supply: &Supply, share: &'a RequestedShare) -> i64 {
+        let nodes = self.nodes.get_or_insert_with(|| {
+            let usable = world.nodes.iter().enumerate().filter(|(at, _)| supply.is_usable(*at));
+            usable.fold(BTreeMap::new(), |mut nodes, (_, state)| {
+                *nodes.entry(&state.node.capacity).or_default() += 1;
+                nodes
+            })
+        });
+        let is_large = |capacity: &Capacity| match share {
+            RequestedShare::WholeNode => true,
+            RequestedShare::Part(share) => capacity.holds(share),
         };
+        let count = || nodes.iter().filter(|(capacity, _)| is_large(capacity)).map(|(_, count)| count).sum();
         *self.known.entry(share).or_insert_with(count)
     }
 }
 
 fn exceeds_node_size<'a>(
-    world: &World,
+    world: &World<'a>,
     supply: &Supply,
     sizes: &mut Sizes<'a>,
     run: &'a QueuedRun,
@@ -201,7 +211,7 @@ fn exceeds_node_size<'a>(
 /// A run that needs more nodes than there are, while none can be asked for before a person acts, reserves nothing: its
 /// nodes might stand idle for days.
 fn needs_blocked_growth<'a>(
-    world: &World,
+    world: &World<'a>,
     supply: &Supply,
     sizes: &mut Sizes<'a>,
     run: &'a QueuedRun,

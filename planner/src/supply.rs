@@ -4,10 +4,15 @@
 //! Taking for later (`promise`) keeps a node for a run that waits for more of them; reserving keeps it for the run that
 //! waits for busy nodes, and lets only those pass that end in time.
 
+mod hopeless;
+mod shelf;
+mod size;
 mod stock;
 
 use crate::capacity::Capacity;
 use crate::snapshot::RequestedShare;
+use hopeless::Hopeless;
+use shelf::Shelf;
 
 /// How near a machine is to being used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,12 +25,17 @@ pub(crate) enum Stage {
     Later,
 }
 
+/// In the order in which machines are taken.
+const STAGES: [Stage; 4] = [Stage::Ready, Stage::Coming, Stage::New, Stage::Later];
+
 /// One machine that is there, comes or could be asked for.
 struct Bin {
     stage: Stage,
     free: Capacity,
     /// Nothing is taken of it.
     empty: bool,
+    /// Among empty ones: the least is taken first.
+    rank: usize,
     reserved: bool,
     service: Service,
 }
@@ -96,56 +106,57 @@ pub(crate) struct Promise {
     pub new_on_reserved: bool,
 }
 
+/// So many of what is offered, those first that are preferred; none if there are not so many.
+fn chosen(offered: impl Iterator<Item = usize>, count: i64, preferred: &[usize]) -> Option<Vec<usize>> {
+    let count = count as usize;
+    let found: Vec<usize> = if preferred.is_empty() {
+        offered.take(count).collect()
+    } else {
+        let (first, others): (Vec<_>, Vec<_>) = offered.partition(|at| preferred.contains(at));
+        first.into_iter().chain(others).take(count).collect()
+    };
+    (found.len() == count).then_some(found)
+}
+
 /// See the module.
 pub(crate) struct Supply {
     /// First the nodes of the world, by the same index; then new ones.
     bins: Vec<Bin>,
-    /// Empty ready bins, best first; may name some that are taken since.
-    ready: Vec<usize>,
-    /// Empty coming bins, best first; likewise.
-    coming: Vec<usize>,
-    ready_count: Count,
-    coming_count: Count,
+    /// The bins that take tenants, by stage.
+    shelves: [Shelf; STAGES.len()],
+    /// Somebody asks for parts: else nobody asks what is left of a bin that is not empty.
+    sharing: bool,
     room: Count,
     leaving: Count,
     replaceable: i64,
     new_capacity: Capacity,
     new: i64,
     later: i64,
-    /// Shares that found no place, with the smallest number of nodes that failed: supply only shrinks.
-    hopeless: Vec<(Capacity, Reach, i64)>,
+    hopeless: Hopeless,
 }
 
-/// So many different failed shares are remembered. Each is compared with each waiting run; more of them would cost more than
-/// they save.
-const MOST_HOPELESS: usize = 16;
-
 impl Supply {
+    /// True for a run that finds nothing, neither now nor later, because another one found nothing that asked for no more.
+    pub(crate) fn is_hopeless(&self, share: &RequestedShare, count: i64, reach: Reach) -> bool {
+        match share {
+            RequestedShare::WholeNode => false,
+            RequestedShare::Part(share) => self.hopeless.contains(share, count, reach),
+        }
+    }
+
     /// Nodes on which a run could start at once, or none. `preferred` are tried first.
     pub(crate) fn find_now(
-        &mut self,
+        &self,
         share: &RequestedShare,
         count: i64,
         reach: Reach,
         preferred: &[usize],
     ) -> Option<Vec<usize>> {
+        let ready = self.shelf(Stage::Ready);
         match share {
-            RequestedShare::WholeNode if self.ready_count.within(reach) < count => None,
-            RequestedShare::WholeNode => {
-                let mut found = self.empty_bins(Stage::Ready, reach);
-                found.sort_by_key(|at| (!preferred.contains(at), self.bins[*at].reserved));
-                found.truncate(count as usize);
-                Some(found)
-            }
-            RequestedShare::Part(share) => {
-                if self.is_hopeless(share, count, reach) {
-                    return None;
-                }
-                let mut found = self.fitting(share, Stage::Ready, reach);
-                found.sort_by_key(|at| !preferred.contains(at));
-                found.truncate(count as usize);
-                (found.len() as i64 == count).then_some(found)
-            }
+            RequestedShare::WholeNode if ready.empty_count(reach) < count => None,
+            RequestedShare::WholeNode => chosen(ready.empty(reach), count, preferred),
+            RequestedShare::Part(share) => chosen(ready.holding(share, reach, &self.bins), count, preferred),
         }
     }
 
@@ -172,36 +183,29 @@ impl Supply {
         };
         let room = if fits_new { self.room.within(reach_new) } else { 0 };
         let leaving = if fits_new { self.leaving.open } else { 0 };
-        let bins = match share {
+        let wanted = count as usize;
+        let bins: Vec<_> = match share {
             RequestedShare::WholeNode => {
-                let existing = self.ready_count.within(reach) + self.coming_count.within(reach_new);
+                let [ready, coming] = [self.shelf(Stage::Ready), self.shelf(Stage::Coming)];
+                let existing = ready.empty_count(reach) + coming.empty_count(reach_new);
                 if existing + room + leaving < count {
                     return None;
                 }
-                let mut bins = self.empty_bins(Stage::Ready, reach);
-                bins.sort_by_key(|at| self.bins[*at].reserved);
-                let mut coming = self.empty_bins(Stage::Coming, reach_new);
-                coming.sort_by_key(|at| self.bins[*at].reserved);
-                bins.extend(coming);
-                bins
+                ready.empty(reach).chain(coming.empty(reach_new)).take(wanted).collect()
             }
             RequestedShare::Part(share) => {
-                if self.is_hopeless(share, count, reach) {
-                    return None;
-                }
-                let mut bins = self.fitting(share, Stage::Ready, reach);
-                bins.extend(self.fitting(share, Stage::Coming, reach_new));
-                bins.extend(self.fitting(share, Stage::New, reach_new));
-                bins.extend(self.fitting(share, Stage::Later, reach_new));
-                if (bins.len() as i64) + room + leaving < count {
-                    self.note_hopeless(share, count, reach_new);
-                    return None;
-                }
-                bins
+                let reach_of = |stage| if stage == Stage::Ready { reach } else { reach_new };
+                let holding = |stage| self.shelf(stage).holding(share, reach_of(stage), &self.bins);
+                STAGES.into_iter().flat_map(holding).take(wanted).collect()
             }
         };
+        if (bins.len() as i64) + room + leaving < count {
+            if let RequestedShare::Part(share) = share {
+                self.hopeless.note(share, count, reach_new);
+            }
+            return None;
+        }
         let mut promise = Promise { bins, ..Promise::default() };
-        promise.bins.truncate(count as usize);
         let lacking = count - promise.bins.len() as i64;
         promise.new = lacking.min(room);
         promise.leaving = lacking - promise.new;
@@ -231,10 +235,12 @@ impl Supply {
         *wanted += promise.new + promise.leaving;
         for _ in 0..promise.new + promise.leaving {
             let at = self.bins.len();
+            let free = self.new_capacity.clone();
             self.bins.push(Bin {
                 stage,
-                free: self.new_capacity.clone(),
+                free,
                 empty: false,
+                rank: 0,
                 reserved: false,
                 service: Service::Open,
             });
@@ -259,24 +265,24 @@ impl Supply {
 
     /// How many empty nodes are ready, reserved or not.
     pub(crate) fn ready(&self) -> i64 {
-        self.ready_count.within(Reach::Reserved)
+        self.shelf(Stage::Ready).empty_count(Reach::Reserved)
     }
 
     /// Reserves what a run that waits for busy nodes could already have: all that is empty, for a whole-node run.
     /// Gives the machines among it that exist or are to be asked for, and how many are still lacking.
     pub(crate) fn reserve_open(&mut self, share: &RequestedShare, count: i64) -> (Vec<usize>, i64) {
-        let mut bins: Vec<usize> = match share {
-            RequestedShare::WholeNode => {
-                let mut bins = self.empty_bins(Stage::Ready, Reach::Open);
-                bins.extend(self.empty_bins(Stage::Coming, Reach::Open));
-                bins
-            }
+        let wanted = count as usize;
+        let bins: Vec<usize> = match share {
+            RequestedShare::WholeNode => STAGES
+                .into_iter()
+                .flat_map(|stage| self.shelf(stage).empty(Reach::Open))
+                .take(wanted)
+                .collect(),
             RequestedShare::Part(share) => {
-                let stages = [Stage::Ready, Stage::Coming, Stage::New, Stage::Later];
-                stages.iter().flat_map(|stage| self.fitting(share, *stage, Reach::Open)).collect()
+                let holding = |stage| self.shelf(stage).holding(share, Reach::Open, &self.bins);
+                STAGES.into_iter().flat_map(holding).take(wanted).collect()
             }
         };
-        bins.truncate(count as usize);
         let mut lacking = count - bins.len() as i64;
         for at in &bins {
             self.reserve(*at);
@@ -297,15 +303,7 @@ impl Supply {
 
     /// Reserves one machine.
     pub(crate) fn reserve(&mut self, at: usize) {
-        let bin = &mut self.bins[at];
-        if std::mem::replace(&mut bin.reserved, true) || !bin.empty {
-            return;
-        }
-        match bin.stage {
-            Stage::Ready => self.ready_count.reserve(1),
-            Stage::Coming => self.coming_count.reserve(1),
-            Stage::New | Stage::Later => {}
-        }
+        self.change(at, |bin| bin.reserved = true);
     }
 
     /// Reserves so many machines that are yet to be asked for, all of which runs before wait for.
@@ -314,8 +312,9 @@ impl Supply {
             RequestedShare::WholeNode => true,
             RequestedShare::Part(share) => self.new_capacity.holds(share),
         };
-        let new = self.bins.iter_mut().filter(|bin| bin.stage >= Stage::New && fits);
-        new.take(count as usize).for_each(|bin| bin.reserved = true);
+        let new = (0..self.bins.len()).filter(|at| self.bins[*at].stage >= Stage::New && fits);
+        let awaited: Vec<_> = new.take(count as usize).collect();
+        awaited.into_iter().for_each(|at| self.reserve(at));
     }
 
     /// What of a machine nobody has and nobody was promised; nothing to be said of one that takes no more tenants.
@@ -345,66 +344,27 @@ impl Supply {
     }
 
     fn take(&mut self, at: usize, share: &RequestedShare) {
-        let bin = &mut self.bins[at];
-        bin.free = match share {
-            RequestedShare::WholeNode => Capacity::default(),
-            RequestedShare::Part(share) => bin.free.minus(share),
-        };
-        if std::mem::replace(&mut bin.empty, false) {
-            let count = match bin.stage {
-                Stage::Ready => &mut self.ready_count,
-                Stage::Coming => &mut self.coming_count,
-                Stage::New | Stage::Later => return,
+        self.change(at, |bin| {
+            bin.empty = false;
+            bin.free = match share {
+                RequestedShare::WholeNode => Capacity::default(),
+                RequestedShare::Part(share) => bin.free.minus(share),
             };
-            if bin.reserved {
-                count.reserved -= 1;
-            } else {
-                count.open -= 1;
-            }
+        });
+    }
+
+    /// Changes a bin, and its place on the shelf.
+    fn change(&mut self, at: usize, change: impl FnOnce(&mut Bin)) {
+        let bin = &mut self.bins[at];
+        let shelf = &mut self.shelves[bin.stage as usize];
+        shelf.take_off(at, bin);
+        change(bin);
+        if bin.empty || (self.sharing && bin.service == Service::Open) {
+            shelf.put(at, bin);
         }
     }
 
-    fn empty_bins(&self, stage: Stage, reach: Reach) -> Vec<usize> {
-        let order = if stage == Stage::Ready { &self.ready } else { &self.coming };
-        let usable = |at: &&usize| {
-            let bin = &self.bins[**at];
-            bin.empty && (reach == Reach::Reserved || !bin.reserved)
-        };
-        order.iter().filter(usable).copied().collect()
-    }
-
-    /// Bins with so much free, the tightest first, so that whole nodes stay whole.
-    fn fitting(&self, share: &Capacity, stage: Stage, reach: Reach) -> Vec<usize> {
-        let mut found: Vec<_> = self
-            .bins
-            .iter()
-            .enumerate()
-            .filter(|(_, bin)| bin.stage == stage && bin.service == Service::Open && bin.free.holds(share))
-            .filter(|(_, bin)| reach == Reach::Reserved || !bin.reserved)
-            .map(|(at, bin)| {
-                let accelerators: i64 = bin.free.accelerators.values().sum();
-                (bin.reserved, bin.empty, accelerators, bin.free.cpu_millis, bin.free.memory_bytes, at)
-            })
-            .collect();
-        found.sort_unstable();
-        // Among empty ones the order of whole nodes holds.
-        let order = if stage == Stage::Ready { &self.ready } else { &self.coming };
-        let rank = |at: usize| order.iter().position(|other| *other == at);
-        let (touched, empty): (Vec<_>, Vec<_>) = found.into_iter().partition(|entry| !entry.1);
-        let mut empty: Vec<_> = empty.into_iter().map(|entry| (entry.0, rank(entry.5), entry.5)).collect();
-        empty.sort_unstable();
-        touched.into_iter().map(|entry| entry.5).chain(empty.into_iter().map(|entry| entry.2)).collect()
-    }
-
-    fn is_hopeless(&self, share: &Capacity, count: i64, reach: Reach) -> bool {
-        self.hopeless.iter().any(|(failed, failed_reach, least)| {
-            count >= *least && reach <= *failed_reach && share.holds(failed)
-        })
-    }
-
-    fn note_hopeless(&mut self, share: &Capacity, count: i64, reach: Reach) {
-        if self.hopeless.len() < MOST_HOPELESS {
-            self.hopeless.push((share.clone(), reach, count));
-        }
+    fn shelf(&self, stage: Stage) -> &Shelf {
+        &self.shelves[stage as usize]
     }
 }

@@ -1,5 +1,6 @@
 //! What there is before any run has taken of it: nodes as bins, and the room for more.
 
+use super::hopeless::Hopeless;
 use super::{Bin, Count, Service, Stage, Supply};
 use crate::capacity::Capacity;
 use crate::snapshot::Machine;
@@ -14,19 +15,18 @@ impl Supply {
         let mut callable = (world.maximum - staying).max(0);
         let mut supply = Self {
             bins: Vec::with_capacity(world.nodes.len()),
-            ready: Vec::new(),
-            coming: Vec::new(),
-            ready_count: Count::default(),
-            coming_count: Count::default(),
+            shelves: Default::default(),
+            sharing: world.sharing,
             room: Count::default(),
             leaving: Count::default(),
             replaceable: 0,
             new_capacity: expected_capacity(world),
             new: 0,
             later: 0,
-            hopeless: Vec::new(),
+            hopeless: Hopeless::default(),
         };
         let mut called_back = 0;
+        let mut empty_bins = [Vec::new(), Vec::new()];
         for (at, state) in world.nodes.iter().enumerate() {
             // What is stalled takes up room like a node that leaves, which it does if it is idle for long enough.
             let usable = (state.stays() && !state.is_stalled(world.now)) || {
@@ -45,6 +45,7 @@ impl Supply {
                     Capacity::default()
                 },
                 empty,
+                rank: 0,
                 reserved: false,
                 service: match (usable, state.draining) {
                     (false, _) => Service::None,
@@ -52,25 +53,26 @@ impl Supply {
                     (true, false) => Service::Open,
                 },
             });
-            if empty && ready {
-                supply.ready.push(at);
-            } else if empty {
-                supply.coming.push(at);
+            if empty {
+                empty_bins[usize::from(!ready)].push(at);
             }
         }
+        let [ready, coming] = &mut empty_bins;
         // Most recently emptied first, so that the others get old enough to leave; called back last.
-        supply.ready.sort_by_key(|at| {
+        ready.sort_by_key(|at| {
             let state = &world.nodes[*at];
             (!state.stays(), state.idle_from.is_some(), std::cmp::Reverse(state.idle_from), *at)
         });
-        supply.coming.sort_by_key(|at| (!world.nodes[*at].stays(), *at));
-        supply.ready_count.open = supply.ready.len() as i64;
-        supply.coming_count.open = supply.coming.len() as i64;
+        coming.sort_by_key(|at| (!world.nodes[*at].stays(), *at));
+        for (rank, at) in ready.iter().enumerate().chain(coming.iter().enumerate()) {
+            supply.bins[*at].rank = rank;
+        }
+        (0..supply.bins.len()).for_each(|at| supply.change(at, |_| {}));
         if may_grow {
             supply.room.open = (world.maximum - total).max(0);
             let occupied = world.nodes.iter().filter(|state| !state.is_gone() && !state.tenants.is_empty());
-            let leaving =
-                total - occupied.count() as i64 - supply.ready_count.open - supply.coming_count.open;
+            let empty = ready.len() + coming.len();
+            let leaving = total - occupied.count() as i64 - empty as i64;
             let stalled = world
                 .nodes
                 .iter()
