@@ -74,7 +74,7 @@ fn probes_and_service_use_ports_that_the_operator_listens_on() {
 }
 
 /// What the operator asks of the API server: group, resource, verbs, and what for.
-const USED: [(&str, &str, &str); 24] = [
+const USED: [(&str, &str, &str); 25] = [
     // Watched by all controllers; read live before their nodes are taken for orphans; finalizers are patches.
     ("trainyard.dev", "clusters", "get list watch patch"),
     // The same; finished ones that their Experiment does not keep are deleted.

@@ -227,6 +227,7 @@ fn snapshot(nodes: i64, queued: i64, state: State) -> Snapshot {
                 started: Some(Timestamp::UNIX_EPOCH + SignedDuration::from_mins(6)),
                 limit: SignedDuration::from_hours(168),
                 limit_by_user: false,
+                whole: false,
             })
             .collect(),
         ended: (1..=there)

@@ -8,7 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use crate::action::{Action, Plan};
 use crate::identity::{NodeName, RunId};
 use crate::snapshot::{
-    ActiveRun, Claim, GivenDirective, Lifetime, Machine, Node, Progress, QueuedRun, Retired, Snapshot,
+    ActiveRun, Claim, GivenDirective, Lifetime, Machine, Node, Progress, QueuedRun, RequestedShare, Retired,
+    Snapshot,
 };
 
 /// The limit that a started run without one is given here.
@@ -124,7 +125,7 @@ fn change_node(snapshot: &mut Snapshot, name: &NodeName, change: impl FnOnce(&mu
 
 fn start(snapshot: &mut Snapshot, run: &RunId, attempt: i64, nodes: &[NodeName]) {
     let Some(at) = snapshot.queued.iter().position(|queued| queued.id == *run) else { return };
-    let QueuedRun { id, priority, created, user_limit, .. } = snapshot.queued.remove(at);
+    let QueuedRun { id, priority, created, user_limit, share, .. } = snapshot.queued.remove(at);
     snapshot.active.push(ActiveRun {
         id,
         priority,
@@ -136,5 +137,6 @@ fn start(snapshot: &mut Snapshot, run: &RunId, attempt: i64, nodes: &[NodeName])
         started: None,
         limit: user_limit.unwrap_or(DEFAULT_LIMIT),
         limit_by_user: user_limit.is_some(),
+        whole: share == RequestedShare::WholeNode,
     });
 }

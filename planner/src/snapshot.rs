@@ -365,6 +365,9 @@ pub struct ActiveRun {
     /// Whether the user wrote that limit. An end known only from the default is not shown as an estimate.
     #[serde(default)]
     pub limit_by_user: bool,
+    /// Whether it has its nodes for itself, also what is added to their capacity while it runs.
+    #[serde(default)]
+    pub whole: bool,
 }
 
 /// An attempt that is over and of which no pod is left: its claims may go.

@@ -386,7 +386,9 @@ fn observed<'a>(
                 .map_or(Ends::Unknown, |run| ends(run, now)),
         })
         .collect();
-    let free = match (tenants.is_empty(), sharing) {
+    let is_whole = |tenant: &Tenant<'_>| active.get(tenant.run.uid.as_str()).is_some_and(|run| run.whole);
+    let has_room = sharing && !tenants.iter().any(is_whole);
+    let free = match (tenants.is_empty(), has_room) {
         (true, _) => Cow::Borrowed(&node.capacity),
         (false, false) => Cow::Owned(Capacity::default()),
         (false, true) => {

@@ -297,6 +297,16 @@ fn no_start_is_estimated_on_a_node_that_is_silent() {
     assert_eq!([estimate(world), estimate(silent)], [Some(at("00:30")), None]);
 }
 
+#[test]
+fn what_is_added_to_a_node_that_a_run_has_whole_is_not_given_to_others() {
+    // A DaemonSet has gone since: the node has more than the run of whole nodes was given.
+    let mut world = cluster().max(1).node(1).claim("a", 1, gpus(2)).active("a", &[1]);
+    let waits = |world: World| world.queued("small").part(gpus(1)).plan("12:00");
+    assert!(!waits(world.clone()).actions.is_empty(), "what is left of a shared node is given");
+    world.last_active().whole = true;
+    assert_eq!(waits(world).actions, []);
+}
+
 /// A booting node of which an earlier run has a part is waited for like any other.
 #[test]
 fn no_start_is_estimated_on_a_machine_that_boots() {

@@ -177,6 +177,7 @@ impl LightRun {
             started: allocation.answer.and_then(|answer| answer.launched),
             limit: self.user_limit.unwrap_or(limits::DEFAULT_WALL_CLOCK),
             limit_by_user: self.user_limit.is_some(),
+            whole: self.portion.is_none(),
         })
     }
 

@@ -115,6 +115,12 @@ pub fn capacity_is_not_exceeded(snapshot: &Snapshot, now: Timestamp, plan: &Plan
             })?;
             let whole = runs.get(run).is_some_and(|run| run.share == RequestedShare::WholeNode);
             require(!whole || node.claims.len() == 1, || format!("{run} does not have {name} alone"))?;
+            let alone = snapshot.active.iter().find(|active| active.whole && active.nodes.contains(name));
+            let still_there =
+                alone.is_some_and(|active| node.claims.iter().any(|claim| claim.run == active.id));
+            require(!still_there || node.claims.len() == 1, || {
+                format!("{run} joins a run on {name} that has it alone")
+            })?;
             let launched = snapshot
                 .active
                 .iter()

@@ -311,6 +311,7 @@ fn settle(snapshot: &mut Snapshot, number: usize, life: &Life) {
         started: life.started,
         limit: SignedDuration::from_mins(life.limit),
         limit_by_user: life.limit_by_user,
+        whole: true,
     });
 }
 

@@ -129,6 +129,7 @@ impl World {
                     started: Some(at("11:00")),
                     limit: SignedDuration::from_mins(60 + length),
                     limit_by_user: tenant.promise.is_some(),
+                    whole: false,
                 });
             }
         }
