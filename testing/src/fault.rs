@@ -52,6 +52,7 @@ pub struct Matching {
     namespace: Option<String>,
     name: Option<String>,
     agent: Option<String>,
+    rehearsal: Option<bool>,
 }
 
 impl Matching {
@@ -100,6 +101,13 @@ impl Matching {
         self
     }
 
+    /// Requests that are only rehearsed (`dryRun`), or only those that are not.
+    #[must_use]
+    pub fn rehearsal(mut self, is: bool) -> Self {
+        self.rehearsal = Some(is);
+        self
+    }
+
     pub(crate) fn matches(&self, record: &Record) -> bool {
         let is = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
         (self.verbs.is_empty() || self.verbs.contains(&record.verb))
@@ -108,6 +116,7 @@ impl Matching {
             && is(&self.namespace, &record.namespace)
             && is(&self.name, &record.name)
             && is(&self.agent, &record.agent)
+            && self.rehearsal.is_none_or(|wanted| wanted == record.rehearsal)
     }
 }
 
@@ -166,6 +175,8 @@ pub struct Record {
     pub name: String,
     /// The client's user agent.
     pub agent: String,
+    /// The server is only asked what it would do (`dryRun` in the query).
+    pub rehearsal: bool,
 }
 
 impl Record {
@@ -176,6 +187,7 @@ impl Record {
             namespace: target.namespace.clone(),
             name: target.name.clone().unwrap_or_default(),
             agent,
+            rehearsal: target.flag("dryRun"),
         }
     }
 }

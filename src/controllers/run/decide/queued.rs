@@ -65,13 +65,11 @@ pub fn go_on(case: &Case<'_>, mut draft: Draft) -> Decision {
             );
         }
         Next::Wait(reason) => {
-            // The quota that refused the last attempt would refuse the next one: the Run is not accepted until a
-            // rehearsal says otherwise, or it would take nodes again and again.
-            if last.cause == Some(AttemptCause::NamespaceQuota)
-                && draft.status.phase != Some(RunPhase::Queued)
-            {
-                refuse(&mut draft, AcceptedReason::QuotaExceeded, &said);
-                return limits::wait_unseen(case, draft, None);
+            if let Some(rest) = rest_after_quota(case, &draft) {
+                let text =
+                    format!("{said}; tried again after {rest}, and at once when the Run's spec changes");
+                refuse(&mut draft, AcceptedReason::QuotaExceeded, &text);
+                return limits::wait_unseen(case, draft, Some(rest));
             }
             return queue(case, draft, reason, &said);
         }
@@ -177,7 +175,7 @@ fn queue(case: &Case<'_>, mut draft: Draft, reason: RunReason, said: &str) -> De
             return limits::wait_unseen(case, draft, None);
         }
     };
-    if let Some(when) = rest_after_setup(draft.status.attempts.iter().rev()).filter(|when| case.now < *when) {
+    if let Some(when) = rest_after_setup(&draft.status.attempts).filter(|when| case.now < *when) {
         let text = format!("its set-up failed ({said}); tried again after {when}, or create another Run now");
         refuse(&mut draft, AcceptedReason::SetupFailed, &text);
         return limits::wait_unseen(case, draft, Some(when));
@@ -197,13 +195,49 @@ const LEFTOVER_AGAIN: SignedDuration = SignedDuration::from_secs(10);
 /// there by a person, and each try takes nodes from others.
 const FIRST_REST: SignedDuration = SignedDuration::from_mins(1);
 
-/// Until when a Run rests whose latest attempts, latest first, failed in their set-up.
-fn rest_after_setup<'a>(latest_first: impl Iterator<Item = &'a Attempt>) -> Option<jiff::Timestamp> {
-    let mut failed = latest_first.take_while(|attempt| attempt.cause == Some(AttemptCause::Setup)).peekable();
+/// The longest wait after a quota refused pods of an attempt; the first is [`ASK_AGAIN`], doubled with each further one in a
+/// row. A rehearsal cannot say whether a quota has room for a whole gang, so each try buys all of its machines; a quota
+/// that has not changed in two tries is changed by the day, not by the minute.
+const LONGEST_QUOTA_REST: SignedDuration = SignedDuration::from_hours(4);
+
+/// Until when a Run rests whose latest attempts failed in their set-up.
+fn rest_after_setup(attempts: &[Attempt]) -> Option<jiff::Timestamp> {
+    rest_after(AttemptCause::Setup, attempts, FIRST_REST, ASK_AGAIN)
+}
+
+/// Until when a Run rests of whose latest attempts a quota refused pods. The quota that refused the last attempt would refuse
+/// the next one: the Run is not accepted before this time, and then not until a rehearsal has said yes.
+fn rest_after_quota(case: &Case<'_>, draft: &Draft) -> Option<jiff::Timestamp> {
+    let attempts = &draft.status.attempts;
+    let rest = rest_after(AttemptCause::NamespaceQuota, attempts, ASK_AGAIN, LONGEST_QUOTA_REST)?;
+    if draft.status.phase != Some(RunPhase::Queued) {
+        return Some(rest);
+    }
+    let accepted = conditions::find(&draft.status.conditions, RunCondition::Accepted);
+    let is_refused = accepted.is_some_and(|accepted| {
+        accepted.status == ConditionStatus::False && accepted.reason == AcceptedReason::QuotaExceeded.as_str()
+    });
+    (is_refused && looked_at_this(case, draft) && case.now < rest).then_some(rest)
+}
+
+/// Until when a Run rests of which the latest attempts ended for this cause: `first` after the end of the last one, doubled for
+/// each one before it in a row.
+fn rest_after(
+    cause: AttemptCause,
+    attempts: &[Attempt],
+    first: SignedDuration,
+    longest: SignedDuration,
+) -> Option<jiff::Timestamp> {
+    let mut failed = attempts.iter().rev().take_while(|attempt| attempt.cause == Some(cause)).peekable();
     let ended = failed.peek()?.end_time.as_ref()?.0;
     let doublings = (failed.count() - 1).min(10) as u32;
-    let rest = FIRST_REST.checked_mul(1 << doublings).unwrap_or(ASK_AGAIN).min(ASK_AGAIN);
+    let rest = first.checked_mul(1 << doublings).unwrap_or(longest).min(longest);
     Some(ended + rest)
+}
+
+/// Whether the Run has not been touched since it was last judged.
+fn looked_at_this(case: &Case<'_>, draft: &Draft) -> bool {
+    draft.status.observed_generation == case.run.metadata.generation
 }
 
 /// Asks the API server whether it would take pod 0 of each role, before machines are bought for them.
@@ -213,7 +247,6 @@ fn rehearse(case: &Case<'_>, run: &ValidRun, mut draft: Draft, reason: RunReason
         stored.as_ref().is_some_and(|stored| stored.reason == AcceptedReason::WebhookFailed.as_str());
     let rest = if is_webhook { ASK_WEBHOOK_AGAIN } else { ASK_AGAIN };
     let asked_again_at = case.seen.rehearsed_at.map(|at| at + rest);
-    let looked_at_this = draft.status.observed_generation == case.run.metadata.generation;
     match (&stored, &case.seen.rehearsal) {
         (_, Some(Rehearsal::Taken)) => {
             draft.set_condition(
@@ -244,7 +277,7 @@ fn rehearse(case: &Case<'_>, run: &ValidRun, mut draft: Draft, reason: RunReason
         (Some(stored), None) if stored.status != ConditionStatus::False => {}
         (Some(stored), None)
             if is_of_the_api_server(&stored.reason)
-                && looked_at_this
+                && looked_at_this(case, &draft)
                 && asked_again_at.is_some_and(|when| case.now < when) =>
         {
             return limits::wait_unseen(case, draft, asked_again_at);

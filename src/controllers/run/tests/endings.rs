@@ -265,6 +265,45 @@ async fn a_webhook_that_does_not_answer_is_named_and_asked_again_every_minute() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gang_for_which_a_quota_lacks_one_pod_rests_longer_each_time() {
+    let world = World::with_nodes(2);
+    let process = world.start("one");
+    world.submit("r1", &json!({"nodeCount": 2}));
+    world.settle().await;
+    // The rehearsal asks for pod 0 only, and is told yes each time.
+    let pods = Matching::any().verb(Verb::Create).resource("pods").rehearsal(false);
+    world.server.fail(pods, Fault::ForbiddenBecause("exceeded quota: team, used pods=9".into()));
+    world.play().await;
+    let mut rests = Vec::new();
+    for _ in 0..7 {
+        let ended = world.last_attempt("r1");
+        assert_eq!(ended.cause, Some(AttemptCause::NamespaceQuota));
+        let mut minutes = 0;
+        while world.last_attempt("r1").number == ended.number {
+            world.pass(Duration::from_mins(1)).await;
+            world.play().await;
+            minutes += 1;
+        }
+        rests.push(minutes);
+    }
+    assert_eq!(rests, [10, 20, 40, 80, 160, 240, 240]);
+
+    // Another process rests as long, and whoever touches the Run has it tried at once.
+    world.pass(Duration::from_mins(30)).await;
+    drop(process);
+    let _process = world.start("two");
+    world.pass(Duration::from_mins(30)).await;
+    world.play().await;
+    assert_eq!(world.last_attempt("r1").number, 8);
+    let message = world.status("r1").message.unwrap_or_default();
+    assert!(message.contains("exceeded quota: team") && message.contains("tried again after"), "{message}");
+    world.server.heal();
+    world.edit_run("r1", |run| run.spec.priority = trainyard_api::run::Priority::High);
+    world.play().await;
+    assert_eq!(world.phase("r1"), RunPhase::Running);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_attempt_whose_pods_cannot_be_made_gives_its_machines_back() {
     let world = World::with_nodes(1);
     let _process = world.start("one");
