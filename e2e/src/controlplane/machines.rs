@@ -1,10 +1,12 @@
 //! Accidents of machines that exist as objects only.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
+use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
@@ -44,6 +46,14 @@ pub async fn add_machine(client: &kube::Client, name: &str, labels: &Value, amou
         Ok(())
     })
     .await
+}
+
+/// What an administrator can set of a Node: labels, spec, and annotations of his own (`example.org/`). kwok, as a kubelet,
+/// keeps the rest.
+pub fn what_is_set(node: &Node) -> Value {
+    let annotations: BTreeMap<_, _> =
+        node.annotations().iter().filter(|(key, _)| key.starts_with("example.org/")).collect();
+    json!({"labels": node.labels(), "annotations": annotations, "spec": node.spec})
 }
 
 /// The machine is cut off: nobody plays its kubelet any more, its pods stay as they are whatever is done to them, its

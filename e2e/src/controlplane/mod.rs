@@ -54,7 +54,7 @@ pub use binaries::{bin_folder, binary};
 pub use build::build;
 pub use component::Component;
 pub use karpenter::{LaunchError, NODE_CLASS, Refusal, Refusals, ZONES};
-pub use machines::{add_machine, bring_back_node, lose_node, remove_node};
+pub use machines::{add_machine, bring_back_node, lose_node, remove_node, what_is_set};
 pub use process::{Process, ProcessSpec};
 pub use run_folder::{Owner, end_control_plane, folder_of, live_control_planes};
 pub use wait::eventually;

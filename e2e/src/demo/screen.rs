@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use trainyard_api::cluster_node::NodeState;
 use trainyard_api::run_status::RunPhase;
 
-use super::observe::{Look, NodeRow, RunRow};
+use super::observe::{Look, MachineRow, NodeRow, RunRow};
 
 /// Where the demonstration is shown.
 pub struct Screen {
@@ -61,22 +61,35 @@ impl Screen {
         }
     }
 
+    /// Finished runs and Clusters without nodes are not worth a line of a terminal that may have 24.
     fn draw(&mut self, look: &Look) {
         let mut text = String::new();
         let rule = "─".repeat(76);
         let _ = writeln!(text, "{rule}");
-        if let Some(pool) = &look.pool {
+        for pool in &look.pools {
+            let nodes: Vec<_> = look.nodes.iter().filter(|node| node.pool == pool.name).collect();
+            let runs = look.runs.iter().filter(|run| run.pool == pool.name);
+            let runs: Vec<_> = runs.filter(|run| run.phase != RunPhase::Completed).collect();
             let _ = writeln!(
                 text,
                 "  Cluster {}  {}/{} nodes  Ready {}  {}",
                 pool.name, pool.nodes, pool.max, pool.ready, pool.message
             );
+            for node in nodes {
+                let _ = writeln!(text, "    {:<18} {:<10} {}", node.name, state(node), on_it(node));
+            }
+            for run in runs {
+                let _ = writeln!(
+                    text,
+                    "  Run {:<12} {:<10} {}",
+                    run.name,
+                    run.phase,
+                    shortened(&run.message, 48)
+                );
+            }
         }
-        for node in &look.nodes {
-            let _ = writeln!(text, "    {:<18} {:<10} {}", node.name, state(node), on_it(node));
-        }
-        for run in &look.runs {
-            let _ = writeln!(text, "  Run {:<9} {:<10} {}", run.name, run.phase, shortened(&run.message, 52));
+        for machine in look.machines.iter().filter(|machine| machine.lent_to.is_some()) {
+            let _ = writeln!(text, "  Found {}  {}", machine.name, whose(machine));
         }
         self.drawn_lines = text.lines().count();
         print!("{text}");
@@ -102,10 +115,24 @@ fn state(node: &NodeRow) -> &'static str {
     node.state.map_or("Requested", NodeState::as_str)
 }
 
+/// How full it is, and who is on it: `■■■■□□□□ 4 of 8 GPUs: a, b, c, d`.
 fn on_it(node: &NodeRow) -> String {
     match (node.runs.as_slice(), node.leaves_in) {
         ([], Some(seconds)) => format!("leaves in {seconds} s"),
-        (runs, _) => runs.join(", "),
+        ([], None) => String::new(),
+        (runs, _) => {
+            let (used, all) = (node.in_use.max(0) as usize, node.accelerators.max(0) as usize);
+            let bar = "■".repeat(used) + &"□".repeat(all.saturating_sub(used));
+            format!("{bar} {used} of {all} GPUs: {}", runs.join(", "))
+        }
+    }
+}
+
+fn whose(machine: &MachineRow) -> String {
+    match (&machine.lent_to, machine.as_found) {
+        (Some(cluster), _) => format!("lent to Cluster {cluster}, by labels and a taint"),
+        (None, true) => "nobody's, as it was found".to_owned(),
+        (None, false) => "nobody's, but not as it was found".to_owned(),
     }
 }
 
@@ -117,8 +144,7 @@ fn changes(before: &Look, after: &Look) -> Vec<String> {
         match known {
             None => lines.push(format!("node  {}: requested", node.name)),
             Some(known) if known.state != node.state || known.runs != node.runs => {
-                let on_it =
-                    if node.runs.is_empty() { String::new() } else { format!(" ({})", node.runs.join(", ")) };
+                let on_it = if node.runs.is_empty() { String::new() } else { format!("  {}", on_it(node)) };
                 lines.push(format!("node  {}: {}{on_it}", node.name, state(node)));
             }
             Some(_) => {}
@@ -135,14 +161,19 @@ fn changes(before: &Look, after: &Look) -> Vec<String> {
             lines.push(run_line(run));
         }
     }
-    let nodes = |look: &Look| look.pool.as_ref().map(|pool| (pool.nodes, pool.ready));
-    if nodes(before) != nodes(after)
-        && let Some(pool) = &after.pool
-    {
-        lines.push(format!(
-            "pool  {}: {} of {} nodes, Ready {}: {}",
-            pool.name, pool.nodes, pool.max, pool.ready, pool.message
-        ));
+    for pool in &after.pools {
+        let known = before.pools.iter().find(|known| known.name == pool.name);
+        if known.is_none_or(|known| (known.nodes, known.ready) != (pool.nodes, pool.ready)) {
+            lines.push(format!(
+                "pool  {}: {} of {} nodes, Ready {}: {}",
+                pool.name, pool.nodes, pool.max, pool.ready, pool.message
+            ));
+        }
+    }
+    for machine in &after.machines {
+        if before.machines.iter().find(|known| known.name == machine.name) != Some(machine) {
+            lines.push(format!("found {}: {}", machine.name, whose(machine)));
+        }
     }
     let leaving = next_leave(after);
     if let Some((node, seconds)) = leaving.filter(|now| next_leave(before) != Some(*now) && now.1 % 2 == 0) {

@@ -12,7 +12,7 @@ use trainyard_api::names::{API_VERSION, node_labels};
 use trainyard_api::provisioning_class::ProvisioningClass;
 
 use super::world::Story;
-use crate::controlplane::add_machine;
+use crate::controlplane::{add_machine, what_is_set};
 
 /// The label by which the class of a hall knows its machines.
 const HALL: &str = "example.org/hall";
@@ -62,7 +62,7 @@ impl Hall<'_> {
         let name = self.machine(name);
         let labels = json!({HALL: self.story.namespace, "example.org/rack": "4"});
         add_machine(&self.story.client, &name, &labels, amounts).await?;
-        let looks = looks(&self.nodes().get(&name).await?);
+        let looks = what_is_set(&self.nodes().get(&name).await?);
         self.found.insert(name, looks);
         Ok(())
     }
@@ -71,7 +71,7 @@ impl Hall<'_> {
     pub async fn mark(&mut self, name: &str, change: Value) -> Result<()> {
         let name = self.machine(name);
         let node = self.nodes().patch(&name, &PatchParams::default(), &Patch::Merge(change)).await?;
-        self.found.insert(name, looks(&node));
+        self.found.insert(name, what_is_set(&node));
         Ok(())
     }
 
@@ -80,7 +80,7 @@ impl Hall<'_> {
         self.story
             .expect("all machines to look as they did", || async {
                 for (name, found) in &self.found {
-                    let now = looks(&self.nodes().get(name).await?);
+                    let now = what_is_set(&self.nodes().get(name).await?);
                     ensure!(now == *found, "{name} is\n{now:#}\nand was\n{found:#}");
                 }
                 Ok(())
@@ -116,11 +116,4 @@ impl Hall<'_> {
     fn nodes(&self) -> Api<Node> {
         Api::all(self.story.client.clone())
     }
-}
-
-/// What an administrator can set of a Node. kwok, as a kubelet, keeps the rest.
-fn looks(node: &Node) -> Value {
-    let annotations: BTreeMap<_, _> =
-        node.annotations().iter().filter(|(key, _)| key.starts_with("example.org/")).collect();
-    json!({"labels": node.labels(), "annotations": annotations, "spec": node.spec})
 }
