@@ -22,6 +22,7 @@ pub(crate) struct Reservation<'a> {
     pub run: &'a QueuedRun,
     idle: i64,
     coming: i64,
+    /// All others, if none is promised.
     busy: i64,
     /// How many of its nodes are to come from runs that wait before it.
     promised: i64,
@@ -100,7 +101,7 @@ pub(crate) fn reserve<'a>(world: &mut World, supply: &mut Supply, run: &'a Queue
         .nodes
         .iter()
         .enumerate()
-        .filter(|(at, state)| !state.is_gone() && is_taken(state) && !supply.is_reserved(*at))
+        .filter(|(at, state)| !state.is_gone() && !supply.is_reserved(*at))
         .filter_map(|(at, state)| Some((fits_from(state, supply.left(at), &run.share)?, at)))
         .collect();
     busy.sort_unstable();
@@ -130,7 +131,7 @@ pub(crate) fn reserve<'a>(world: &mut World, supply: &mut Supply, run: &'a Queue
         run,
         idle,
         coming,
-        busy: found - awaited,
+        busy: found,
         promised: lacking - found + awaited,
         free_at,
         promised_by_users: free_at.filter(|_| only_promises && all_there),
@@ -163,12 +164,8 @@ fn note_overtaking(world: &mut World, busy: &[(Ends, usize)]) {
     }
 }
 
-/// Something of it has a run, or is promised to one.
-fn is_taken(state: &NodeState) -> bool {
-    !state.tenants.is_empty() || state.promised
-}
-
-/// When so many tenants have left the node that `share` fits beside what is promised of it; `None` if it never does. `left` is
+/// When so many tenants have left the node that `share` fits beside what is promised of it; `None` if it never does, and of a
+/// node that nobody has or was promised. `left` is
 /// what neither tenants nor promises have, absent where all must leave first.
 fn fits_from(state: &NodeState, left: Option<&Capacity>, share: &RequestedShare) -> Option<Ends> {
     let mut ends: Vec<_> = state.tenants.iter().map(|tenant| (tenant.ends, &*tenant.share)).collect();

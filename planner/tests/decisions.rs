@@ -471,3 +471,24 @@ fn a_refusal_without_words_ends_no_sentence_with_a_colon() {
     );
     assert!(!plan.report.pool.message.trim_end().ends_with(':'), "{}", plan.report.pool.message);
 }
+
+#[rstest]
+#[case::instead_of_a_new_machine(1, cluster().node(1).retired(RetireReason::Idle), &["call back n-1"])]
+#[case::and_no_more_than_it_lacks(
+    1, cluster().node(1).retired(RetireReason::Idle).node(2).retired(RetireReason::Idle), &["call back n-1", "release n-2"])]
+#[case::ready_ones_first(
+    1, cluster().node(1).coming("00:01").retired(RetireReason::NotNeeded).node(2).retired(RetireReason::Idle),
+    &["call back n-2", "release n-1"])]
+#[case::not_beside_machines_that_the_queue_asks_for(
+    1, cluster().node(1).of(gpus(2)).retired(RetireReason::Idle).queued("train").part(gpus(4)),
+    &["release n-1", "request node 2"])]
+#[case::not_beside_machines_that_the_cluster_begins_with(
+    2, cluster().beginning_with(3).node(1).retired(RetireReason::Idle).node(2).retired(RetireReason::Idle),
+    &["call back n-1", "release n-2", "request node 3"])]
+fn the_minimum_calls_back_nodes_that_are_about_to_leave(
+    #[case] minimum: i64,
+    #[case] world: World,
+    #[case] expected: &[&str],
+) {
+    assert_eq!(told(&world.min(minimum).plan("00:02")), expected);
+}
