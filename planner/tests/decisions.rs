@@ -492,3 +492,9 @@ fn the_minimum_calls_back_nodes_that_are_about_to_leave(
 ) {
     assert_eq!(told(&world.min(minimum).plan("00:02")), expected);
 }
+
+#[test]
+fn above_the_maximum_what_is_not_ready_leaves_before_what_is_idle_for_longer() {
+    let world = cluster().min(1).max(1).node(1).idle_since("00:01").node(2).not_ready_since("00:09");
+    assert_eq!(told(&world.plan("00:10")), ["retire n-2: ScaleDown", "release n-2"]);
+}

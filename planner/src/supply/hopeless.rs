@@ -49,3 +49,63 @@ impl Hopeless {
         self.failures.iter().any(|failure| failure.covers(size, share, count, reach))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(accelerators: i64, cpu: i64, memory: i64) -> Capacity {
+        let accelerators = [("gpu".to_owned(), accelerators)].into();
+        Capacity { cpu_millis: cpu, memory_bytes: memory, pods: 0, accelerators }
+    }
+
+    fn after(failures: &[(Capacity, i64, Reach)]) -> Hopeless {
+        let mut hopeless = Hopeless::default();
+        failures.iter().for_each(|(share, count, reach)| hopeless.note(share, *count, *reach));
+        hopeless
+    }
+
+    #[test]
+    fn what_asks_for_no_less_of_anything_finds_no_place() {
+        let hopeless = after(&[(share(2, 20, 200), 2, Reach::Open)]);
+        for more in [share(2, 20, 200), share(3, 20, 200), share(2, 21, 200), share(2, 20, 201)] {
+            assert!(hopeless.contains(&more, 2, Reach::Open), "{more}");
+            assert!(hopeless.contains(&more, 3, Reach::Open), "{more}");
+        }
+        for other in [share(1, 30, 300), share(3, 19, 300), share(3, 30, 199)] {
+            assert!(!hopeless.contains(&other, 2, Reach::Open), "{other}");
+        }
+    }
+
+    #[test]
+    fn fewer_nodes_more_reach_or_another_kind_may_find_one() {
+        let hopeless = after(&[(share(2, 20, 200), 2, Reach::Open)]);
+        assert!(!hopeless.contains(&share(2, 20, 200), 1, Reach::Open));
+        assert!(!hopeless.contains(&share(2, 20, 200), 2, Reach::Reserved));
+        let other = Capacity { accelerators: [("fpga".to_owned(), 2)].into(), ..share(0, 20, 200) };
+        assert!(!hopeless.contains(&other, 2, Reach::Open));
+    }
+
+    #[test]
+    fn what_found_nothing_even_among_the_reserved_finds_nothing_in_the_open() {
+        let hopeless = after(&[(share(2, 20, 200), 2, Reach::Reserved)]);
+        assert!(hopeless.contains(&share(2, 20, 200), 2, Reach::Open));
+    }
+
+    #[test]
+    fn a_failure_takes_the_place_of_those_that_follow_from_it() {
+        let most = MOST as i64;
+        let unlike: Vec<_> = (0..most).map(|at| (share(2, 1 + at, most - at), 1, Reach::Open)).collect();
+        let mut hopeless = after(&unlike);
+        assert!(unlike.iter().all(|(share, count, reach)| hopeless.contains(share, *count, *reach)));
+        hopeless.note(&share(1, 1, 1), 1, Reach::Open);
+        assert!(hopeless.contains(&share(1, 1, 1), 1, Reach::Open));
+        assert_eq!(hopeless.failures.len(), 1);
+    }
+
+    #[test]
+    fn no_more_are_remembered_than_are_worth_a_look() {
+        let unlike = (0..=MOST as i64).map(|at| (share(2, at, 100 - at), 1, Reach::Open));
+        assert_eq!(after(&unlike.collect::<Vec<_>>()).failures.len(), MOST);
+    }
+}
