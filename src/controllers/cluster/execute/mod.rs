@@ -9,6 +9,8 @@ mod fresh;
 mod node_marks;
 mod run_marks;
 
+pub use fresh::{fresh_run, run_seen};
+
 use futures::StreamExt as _;
 use futures::stream;
 use trainyard_planner::Action;
@@ -55,6 +57,9 @@ fn batches(actions: &[Action]) -> Vec<&[Action]> {
 
 async fn named(context: &Context, scope: &Scope, action: &Action) -> (&'static str, Result<(), Error>) {
     let result = carry_out(context, scope, action).await;
+    if let Action::Hold { run, .. } | Action::GiveUp { run } = action {
+        context.refused.note(run, result.as_ref().copied(), context.clock.now());
+    }
     if result.is_ok() {
         notices::tell_of_action(context, scope, action);
     }
