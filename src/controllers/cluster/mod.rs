@@ -15,6 +15,7 @@ mod execute;
 mod memory;
 mod notices;
 mod observe;
+mod refused;
 mod report;
 mod stock;
 mod tenancy;
@@ -95,6 +96,7 @@ pub struct Context {
     /// What the watches have seen.
     pub caches: Caches,
     memory: memory::Memory,
+    refused: refused::Refused,
     turns: tenancy::Turns,
 }
 
@@ -108,6 +110,7 @@ impl Context {
             events,
             caches,
             memory: memory::Memory::default(),
+            refused: refused::Refused::default(),
             turns: tenancy::Turns::default(),
         }
     }

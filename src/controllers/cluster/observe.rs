@@ -48,7 +48,7 @@ pub struct Scope {
     pub counted: Option<Counted>,
     /// The planner's view of all that.
     pub snapshot: Snapshot,
-    /// When to look again whether the engine's refusal is mended: nothing tells.
+    /// When to look again whether the engine's refusal is mended, or a run's status can be written: nothing tells.
     pub recheck_at: Option<Timestamp>,
     written: Mutex<BTreeMap<String, LightNode>>,
     allocating: OnceLock<HashSet<String>>,
@@ -206,6 +206,13 @@ async fn scope(
             counted: counted.as_ref(),
         })
     };
+    let now = context.clock.now();
+    let mut heard_at = None;
+    snapshot.queued.retain(|run| {
+        let left_out = context.refused.left_out_until(&run.id, now);
+        heard_at = earliest([heard_at, left_out]);
+        left_out.is_none()
+    });
     let nodes: BTreeMap<String, Arc<LightNode>> =
         nodes.into_iter().map(|node| (node.name.clone(), node)).collect();
     for planned in &mut snapshot.nodes {
@@ -219,7 +226,7 @@ async fn scope(
         catalogue,
         counted,
         snapshot,
-        recheck_at,
+        recheck_at: earliest([recheck_at, heard_at]),
         written: Mutex::default(),
         allocating: OnceLock::new(),
     }

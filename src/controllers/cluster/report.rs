@@ -26,10 +26,11 @@ use trainyard_model::status::{
 };
 use trainyard_planner::{Plan, RunReport};
 
+use super::execute::{fresh_run, run_seen};
 use super::observe::Scope;
 use super::{CONCURRENT_WRITES, Context, Outcome, Undone, earliest, notices};
 use crate::kubernetes::apply::{self, Seen};
-use crate::kubernetes::error::Error;
+use crate::kubernetes::error::{Error, ErrorKind};
 
 /// Shortest time between two writes of one Cluster's status that nothing but people wait for.
 const SHOW_EVERY: SignedDuration = SignedDuration::from_secs(1);
@@ -52,6 +53,10 @@ pub struct Reported {
 pub async fn report(context: &Context, scope: &Scope, plan: &Plan, now: Timestamp) -> Reported {
     let mut outcome = Outcome::default();
     let queue = store_queue(context, scope, plan, now, &mut outcome).await;
+    if !queue.stored {
+        // Ordinals that would not be used need not be reserved, and the next plan comes soon.
+        return Reported { stored: false, rest_at: queue.rest_at, outcome };
+    }
     let (pool_stored, pool_rest_at) = match store_pool(context, scope, plan, now).await {
         Ok(stored) => stored,
         Err(error) => {
@@ -59,11 +64,7 @@ pub async fn report(context: &Context, scope: &Scope, plan: &Plan, now: Timestam
             (false, None)
         }
     };
-    Reported {
-        stored: pool_stored && queue.stored,
-        rest_at: earliest([queue.rest_at, pool_rest_at]),
-        outcome,
-    }
+    Reported { stored: pool_stored, rest_at: earliest([queue.rest_at, pool_rest_at]), outcome }
 }
 
 /// Writes `Cluster.status` if that says something new, now or later. Returns whether what matters is stored, and when
@@ -135,6 +136,8 @@ async fn store_queue(
         }
         let Some(light) = scope.runs.get(&report.run.uid) else { continue };
         match change(light.queue.as_ref(), report) {
+            // What this plan asks for in its name waits until its status can be written again.
+            _ if context.refused.is_on_trial(&light.id) => urgent.push((light, report)),
             Change::Nothing => {}
             Change::Shown => shown.push((light, report)),
             Change::Remembered => urgent.push((light, report)),
@@ -184,7 +187,9 @@ async fn write_nth(
     entry: Option<RunQueue>,
     now: Timestamp,
 ) -> (usize, Result<(), Error>) {
-    (index, write_entry(context, light, entry.as_ref(), now).await)
+    let result = write_entry(context, light, entry.as_ref(), now).await;
+    context.refused.note(&light.id, result.as_ref().copied(), now);
+    (index, result)
 }
 
 async fn write_entry(
@@ -194,13 +199,21 @@ async fn write_entry(
     now: Timestamp,
 ) -> Result<(), Error> {
     let api: Api<Run> = Api::namespaced(context.client.clone(), &light.id.namespace);
-    let seen = Seen {
-        name: light.id.name.clone(),
-        uid: light.id.uid.clone(),
-        resource_version: light.resource_version.clone(),
-    };
     let fields = queue_fields(entry);
-    let written = apply::merge_status(&api, &seen, FieldManager::RunQueue.as_str(), &fields).await?;
+    let merge = async |seen: &LightRun| {
+        apply::merge_status(&api, &run_seen(seen), FieldManager::RunQueue.as_str(), &fields).await
+    };
+    let written = match merge(light).await {
+        // Its user or the run controller wrote something else of it: what is said of its wait is as true as before.
+        Err(error) if error.kind() == ErrorKind::Conflict => {
+            let fresh = fresh_run(&api, light).await?;
+            if fresh.standing() != light.standing() || fresh.queue != light.queue {
+                return Err(error);
+            }
+            merge(&fresh).await?
+        }
+        result => result?,
+    };
     if let Some(entry) = entry {
         notices::tell_of_wait(context, light, entry);
     }

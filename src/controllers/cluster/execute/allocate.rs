@@ -20,6 +20,7 @@ use trainyard_model::snapshot::{
 use trainyard_planner::{Capacity, NodeName, RunId};
 
 use super::fresh::{fresh_node, fresh_run, moved_on, remember, remember_run, run_seen, seen};
+use super::run_marks::write_queue;
 use crate::controllers::cluster::Context;
 use crate::controllers::cluster::observe::Scope;
 use crate::kubernetes::apply;
@@ -39,6 +40,13 @@ pub async fn allocate(
     shares: &[Capacity],
 ) -> Result<(), Error> {
     let light = scope.runs.get(&run.uid).ok_or_else(|| moved_on(format!("Run {run}")))?;
+    if context.refused.is_on_trial(run) {
+        // Claims of a run whose allocation is refused could not be dropped before somebody has mended that.
+        let entry = light.queue.clone().unwrap_or_default();
+        let tried = write_queue(context, light, &entry).await;
+        context.refused.note(run, tried.as_ref().copied(), context.clock.now());
+        tried?;
+    }
     let claims = nodes.iter().zip(shares).map(|(node, share)| {
         let claim = Claim {
             run_namespace: run.namespace.clone(),
@@ -52,7 +60,9 @@ pub async fn allocate(
     // All are awaited, also when one of them fails: what they wrote is known then.
     let allocated = join_all(claims).await.into_iter().collect::<Result<Vec<_>, _>>()?;
     let allocation = Allocation { attempt: attempt as i32, nodes: allocated, directive: None };
-    write_allocation(context, light, &allocation).await
+    let written = write_allocation(context, light, &allocation).await;
+    context.refused.note(run, written.as_ref().copied(), context.clock.now());
+    written
 }
 
 async fn claim_node(

@@ -137,7 +137,8 @@ pub async fn give_up(context: &Context, scope: &Scope, run: &RunId) -> Result<()
     write_queue(context, light, &entry).await
 }
 
-async fn write_queue(context: &Context, light: &LightRun, entry: &RunQueue) -> Result<(), Error> {
+/// Writes the run's place in the queue, on the version that the plan was made from.
+pub async fn write_queue(context: &Context, light: &LightRun, entry: &RunQueue) -> Result<(), Error> {
     let api: Api<Run> = Api::namespaced(context.client.clone(), &light.id.namespace);
     let fields = queue_fields(Some(entry));
     let written =

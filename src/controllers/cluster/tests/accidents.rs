@@ -9,7 +9,7 @@ use trainyard_api::cluster::ClusterErrorCode;
 use trainyard_api::names::labels;
 use trainyard_api::run_status::{AttemptCause, RunPhase};
 use trainyard_api::{Cluster, ClusterNode, Run};
-use trainyard_fake_apiserver::{Matching, Verb};
+use trainyard_fake_apiserver::{Fault, Matching, Verb};
 
 use super::world::{CLUSTER, NAMESPACE, Process, World};
 
@@ -129,6 +129,34 @@ async fn a_run_that_is_suspended_while_it_waits_leaves_the_queue_and_its_clock()
     world.until_done().await;
     world.assert_all_completed(1);
     world.until_empty().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_status_nobody_may_write_keeps_no_other_run_waiting() {
+    let world = World::new();
+    let _operator = world.start("a");
+    world.submit_urgent("barred", 1);
+    let barred = Matching::writes().resource("runs/status").name("barred").agent("a");
+    world.server.fail(barred, Fault::ForbiddenBecause("a policy says no".into()));
+    world.submit("r1", 2);
+    for _ in 0..60 {
+        world.turn().await;
+        if world.status("r1").phase == Some(RunPhase::Completed) {
+            break;
+        }
+    }
+    assert_eq!(world.status("r1").phase, Some(RunPhase::Completed), "{}", world.shown());
+    assert_eq!(world.status("barred").phase, Some(RunPhase::Queued));
+    // In its name no machine is asked for, however long it stays.
+    tokio::time::sleep(Duration::from_mins(20)).await;
+    world.turns(30).await;
+    assert_eq!(world.cluster().status.unwrap_or_default().last_node_ordinal, 2, "{}", world.shown());
+    assert!(world.nodes().is_empty(), "{}", world.shown());
+
+    world.server.heal();
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    world.until_done().await;
+    assert_eq!(causes(&world, "barred"), [AttemptCause::Succeeded]);
 }
 
 fn stray_pod(world: &World, namespace: &str, node: &str) {
