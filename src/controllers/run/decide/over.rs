@@ -21,7 +21,9 @@ pub fn decide(seen: &Observed, run: &RunFacts, now: Timestamp) -> Decision {
     if is_cleared && seen.has_service {
         steps.push(Step::RemoveService);
     }
-    if steps.is_empty() && run.deleting && run.has_finalizer() && own.iter().all(|pod| pod.finished) {
+    // That no pod of it runs was recorded before the Run was over. One that is still there and does not finish is on a lost
+    // node, and may be there until somebody deletes that.
+    if steps.is_empty() && run.deleting && run.has_finalizer() {
         steps.push(Step::RemoveRunFinalizer);
     }
     if !steps.is_empty() {

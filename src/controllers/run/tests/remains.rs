@@ -76,6 +76,21 @@ async fn the_policy_decides_what_is_left_however_a_run_ends(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_finished_run_with_a_pod_on_a_lost_machine_can_be_deleted() {
+    let world = World::with_nodes(1);
+    let process = world.start("one");
+    world.running("r1", &json!({"retries": {"infrastructure": 0}})).await;
+    world.lose_node("n0");
+    world.play().await;
+    assert_eq!(world.phase("r1"), RunPhase::Failed);
+    assert!(world.is_stuck("r1-worker-0"), "no kubelet ends it");
+    world.server.delete::<trainyard_api::Run>("ml", "r1");
+    world.play().await;
+    assert!(!world.has_run("r1"));
+    drop(process);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_result_is_stored_before_any_pod_of_it_goes_and_a_crash_in_between_leaves_none() {
     let world = World::with_nodes(2);
     let process = world.start("one");
