@@ -232,6 +232,7 @@ pub fn come_up(machine: &mut Machine, node: &ClusterNode) {
         provider_id: Some(provider_id),
         labels: labels.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
         ready: true,
+        ready_changed: None,
         not_ready_message: String::new(),
         cordoned: false,
         taints: vec![NodeTaint {

@@ -118,6 +118,8 @@ pub struct NodeFacts {
     pub labels: BTreeMap<String, String>,
     /// Condition Ready is True.
     pub ready: bool,
+    /// Since when its condition Ready is what it is, as whoever set it says.
+    pub ready_changed: Option<Timestamp>,
     /// Why it is not, in the kubelet's words.
     pub not_ready_message: String,
     /// `spec.unschedulable`.
@@ -182,6 +184,9 @@ impl NodeFacts {
             provider_id: spec.and_then(|spec| spec.provider_id.clone()).filter(|id| !id.is_empty()),
             labels: metadata.labels.clone().unwrap_or_default(),
             ready: ready.is_some_and(|condition| condition.status == "True"),
+            ready_changed: ready
+                .and_then(|condition| condition.last_transition_time.as_ref())
+                .map(|time| time.0),
             not_ready_message: match ready {
                 Some(condition) if condition.status == "True" => String::new(),
                 Some(condition) => condition.message.clone().unwrap_or_default(),

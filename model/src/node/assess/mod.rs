@@ -211,9 +211,17 @@ impl<'a> Look<'a> {
             self.status.registered_time.get_or_insert_with(|| now.clone());
         }
         self.status.not_ready_since = match self.seen_node() {
-            Some(node) if !node.ready => self.status.not_ready_since.take().or(Some(now)),
+            Some(node) if !node.ready => Some(self.silent_since(node)),
             _ => None,
         };
+    }
+
+    /// Since when it is not ready without a break, as far as known. It may have been ready in between while nobody looked;
+    /// then its condition changed later than what is stored. Only a time that has come counts: clocks of Nodes differ.
+    fn silent_since(&mut self, node: &NodeFacts) -> Time {
+        let stored = self.status.not_ready_since.take().map_or(self.now, |time| time.0);
+        let changed = node.ready_changed.filter(|changed| *changed <= self.now);
+        Time(changed.map_or(stored, |changed| changed.max(stored)))
     }
 
     fn verdict(&mut self) -> Verdict {

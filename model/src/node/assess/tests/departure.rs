@@ -22,6 +22,34 @@ fn a_node_that_is_silent_for_a_minute_is_lost_and_stays_so() {
 }
 
 #[test]
+fn a_node_that_was_ready_while_nobody_looked_is_silent_only_since_it_fell_silent_again() {
+    let mut story = new().ready().with_vm(|vm| {
+        vm.ready = false;
+        vm.ready_changed = Some(start());
+    });
+    // Ten minutes without an operator; the Node came back, and is silent again for five seconds.
+    story.now += SignedDuration::from_mins(10);
+    let again = story.now - SignedDuration::from_secs(5);
+    let story = story.with_vm(|vm| vm.ready_changed = Some(again));
+    story.is(NodeState::Idle, NodeReason::NodeNotReady);
+    assert_eq!(story.status().not_ready_since, Some(Time(again)));
+    let story = story.after(limits::LOST_AFTER - SignedDuration::from_secs(6));
+    story.is(NodeState::Idle, NodeReason::NodeNotReady);
+    story.after(SignedDuration::from_secs(1)).is(NodeState::Unusable, NodeReason::Lost);
+}
+
+#[test]
+fn a_kubelet_whose_clock_is_ahead_is_lost_in_time_all_the_same() {
+    let story = new().ready();
+    let ahead = story.now + SignedDuration::from_hours(1);
+    let story = story.with_vm(|vm| {
+        vm.ready = false;
+        vm.ready_changed = Some(ahead);
+    });
+    story.after(limits::LOST_AFTER).is(NodeState::Unusable, NodeReason::Lost);
+}
+
+#[test]
 fn a_node_that_is_back_within_the_minute_is_not_lost() {
     let story = new().ready().with_vm(|vm| vm.ready = false).after(SignedDuration::from_secs(59));
     let story = story.with_vm(|vm| vm.ready = true).after(SignedDuration::from_secs(2));

@@ -122,6 +122,7 @@ pub(super) fn ready_node() -> NodeFacts {
         provider_id: Some("cloud://vm-1".into()),
         labels: BTreeMap::from([("topology.kubernetes.io/zone".into(), "z1".into())]),
         ready: true,
+        ready_changed: None,
         not_ready_message: String::new(),
         cordoned: false,
         taints: vec![taint("trainyard.dev/cluster=gpu:NoSchedule")],
