@@ -31,7 +31,7 @@ impl Refusals {
             .nodes
             .iter()
             .filter_map(|node| Some((node.failure.as_ref()?, node)))
-            .filter(|(failure, node)| is_refusal(failure.cause, node))
+            .filter(|(failure, node)| is_refusal(failure.cause, node) && !is_counted(failure.cause, snapshot))
             .collect();
         failed.sort_by_key(|(failure, node)| (failure.at, node.ordinal));
         for (failure, node) in failed {
@@ -56,7 +56,9 @@ impl Refusals {
             }
         }
         entries.retain(|entry| {
-            clock::after(entry.until, FORGOTTEN_AFTER) > now && !is_disproved(entry, snapshot)
+            clock::after(entry.until, FORGOTTEN_AFTER) > now
+                && !is_counted(entry.cause, snapshot)
+                && !is_disproved(entry, snapshot)
         });
         entries.sort_by(|one, other| {
             other.until.cmp(&one.until).then_with(|| (one.cause, &one.zone).cmp(&(other.cause, &other.zone)))
@@ -92,6 +94,12 @@ fn is_refusal(cause: FailureCause, node: &Node) -> bool {
         FailureCause::StockOut | FailureCause::Quota | FailureCause::Rejected | FailureCause::Timeout => true,
         FailureCause::Unusable | FailureCause::Preempted | FailureCause::Lost => node.first_ready.is_none(),
     }
+}
+
+/// Where machines are found and counted, the count says whether there is one: that a machine was not to be had a moment ago is no
+/// reason to wait.
+fn is_counted(cause: FailureCause, snapshot: &Snapshot) -> bool {
+    cause == FailureCause::StockOut && snapshot.policy.stock.is_some()
 }
 
 /// Where a failure counts: in its zone only if another zone could be asked instead and would not fail alike. Quotas

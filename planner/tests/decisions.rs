@@ -498,3 +498,16 @@ fn above_the_maximum_what_is_not_ready_leaves_before_what_is_idle_for_longer() {
     let world = cluster().min(1).max(1).node(1).idle_since("00:01").node(2).not_ready_since("00:09");
     assert_eq!(told(&world.plan("00:10")), ["retire n-2: ScaleDown", "release n-2"]);
 }
+
+#[test]
+fn where_machines_are_counted_the_count_decides_and_no_back_off() {
+    let refused = || {
+        let missed = cluster().max(4).node(1).failed(FailureCause::StockOut, "12:00").released().gone();
+        missed.queued("a")
+    };
+    assert!(
+        !told(&refused().plan("12:00")).contains(&"request node 2".to_owned()),
+        "an engine that makes them is spared"
+    );
+    assert!(told(&refused().free_machines(1).plan("12:00")).contains(&"request node 2".to_owned()));
+}

@@ -196,14 +196,19 @@ impl Controller {
         }
         self.all_done().entry(key.clone()).or_default().deleted = Some(now);
         let runs: Api<Run> = Api::namespaced(self.client.clone(), &key.namespace);
+        let mut refused = None;
         for Finished { name, uid, ended: _ } in old {
             let seen = Seen { name, uid, resource_version: String::new() };
             match apply::delete(&runs, &seen, DeleteIf::SameObject, None).await {
                 Ok(_) => {}
                 // Another Run has that name by now: this one is gone.
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
-                Err(error) => return Err(error),
+                // One that somebody's policy keeps does not keep the others.
+                Err(error) => refused = Some(error),
             }
+        }
+        if let Some(error) = refused {
+            return Err(error);
         }
         report::runs_deleted(&self.events, experiment, kept);
         Ok(again_at)

@@ -199,3 +199,16 @@ async fn a_change_of_mind_that_the_cache_has_not_seen_keeps_the_runs() {
     world.pass(60_000).await;
     assert_eq!(world.runs(), ["r1"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_may_not_be_deleted_keeps_no_other_from_it() {
+    let world = world();
+    for name in ["a", "b", "c"] {
+        world.put(name, RunPhase::Completed);
+    }
+    let kept = Matching::any().verb(Verb::Delete).resource("runs").name("a");
+    world.server.fail(kept, Fault::ForbiddenBecause("a policy keeps it".into()));
+    world.keep(&json!({"maxCount": 0}));
+    world.pass(20_000).await;
+    assert_eq!(world.runs(), ["a"]);
+}

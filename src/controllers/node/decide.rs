@@ -111,6 +111,8 @@ pub struct Removal {
     pub cordon: Option<NodeId>,
     /// The name of the Node on which, live, no pod of ours may be.
     pub empty: Option<String>,
+    /// Whether it was lost: the attempts on it were ended, so no Run vouches for a pod that is still there.
+    pub was_lost: bool,
     /// Whether the engine waits for other pods.
     pub drain: Drain,
 }
@@ -217,6 +219,7 @@ impl Decision {
             engine,
             machine: Doomed::of(machine),
             empty: id.as_ref().map(|id| id.name.clone()),
+            was_lost: status.reason == Some(NodeReason::Lost),
             cordon: id.filter(|_| needs_cordon(machine)),
             drain,
         });
@@ -239,6 +242,7 @@ impl Decision {
             machine: Doomed::of(machine),
             cordon: None,
             empty: machine.node.as_ref().map(|node| node.name.clone()),
+            was_lost: false,
             drain,
         });
     }

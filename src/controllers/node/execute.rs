@@ -186,7 +186,7 @@ async fn check<'a>(
         cordon(controller, node, removal.machine.owner.as_ref()).await?;
     }
     if let Some(node) = &removal.empty
-        && let Some(pod) = live_pod_of_ours(controller, pool, removal.machine.owner.as_ref(), node).await?
+        && let Some(pod) = live_pod_of_ours(controller, pool, removal, node).await?
     {
         return Ok(Checked::HeldUp(removal, format!("pod {pod} of a run is still on its Node")));
     }
@@ -213,10 +213,13 @@ async fn cordon(controller: &NodeController, id: &NodeId, owner: Option<&Owner>)
 async fn live_pod_of_ours(
     controller: &NodeController,
     pool: &Pool,
-    owner: Option<&Owner>,
+    removal: &Removal,
     node: &str,
 ) -> Result<Option<String>, Error> {
+    let owner = removal.machine.owner.as_ref();
     let namespace = owner.map_or(pool.namespace.as_str(), |owner| owner.namespace.as_str());
+    // Then every label is believed, as that of a process which the machine may have carried through: at worst it comes back later.
+    let namespace = if removal.was_lost { "" } else { namespace };
     let cluster_node = owner.map_or("", |owner| owner.name.as_str());
     let has_finished = |pod: &Pod| {
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());

@@ -24,6 +24,10 @@ const PASSED_OVER_FOR: SignedDuration = SignedDuration::from_secs(30);
 /// How long a Node counts as a live look has found it, although the cache shows another state: longer than a watch lags.
 const CACHE_LAG: SignedDuration = SignedDuration::from_secs(2);
 
+/// The same for a Node of which a write was refused, by a policy of somebody's. Asked more often, a Cluster would ask for this machine
+/// again and again.
+const UNWRITABLE_FOR: SignedDuration = SignedDuration::from_mins(10);
+
 #[derive(Default)]
 pub(super) struct Ledger {
     entries: Mutex<Entries>,
@@ -94,6 +98,8 @@ impl Ledger {
         let mut entries = self.lock();
         if let Some(aside) = entries.set_aside.get_mut(&pool.uid) {
             aside.nodes -= 1;
+            // As long as they come one after the other the rest stays set aside, however many there are.
+            aside.until = now + SET_ASIDE_FOR;
         }
         entries.set_aside.retain(|_, aside| aside.nodes > 0);
         let why = format!("has just been taken by Cluster {pool}");
@@ -103,6 +109,11 @@ impl Ledger {
     /// A live look has found this Node unfit, which the cache will show in a moment.
     pub(super) fn was_seen(&self, node_uid: &str, why: String, now: Timestamp) {
         self.lock().passed_over.insert(node_uid.to_owned(), (why, now + CACHE_LAG));
+    }
+
+    /// Its API server refuses to have it taken.
+    pub(super) fn cannot_be_written(&self, node_uid: &str, why: String, now: Timestamp) {
+        self.lock().passed_over.insert(node_uid.to_owned(), (why, now + UNWRITABLE_FOR));
     }
 
     pub(super) fn pass_over(&self, node_uid: &str, why: String, now: Timestamp) {

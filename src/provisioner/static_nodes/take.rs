@@ -92,7 +92,7 @@ impl Static {
                 Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Forbidden) => {
                     let said = error.server_message().map_or_else(|| error.chain(), str::to_owned);
                     let why = format!("cannot be written to: {said}");
-                    self.ledger.pass_over(&candidate.node.uid, why, self.clock.now());
+                    self.ledger.cannot_be_written(&candidate.node.uid, why, self.clock.now());
                     return Ok(Attempt::PassedOver);
                 }
                 Err(error) => return Err(error.into()),

@@ -16,7 +16,7 @@ use trainyard_api::{
 };
 use trainyard_model::snapshot::node::LightNode;
 use trainyard_model::snapshot::run::LightRun;
-use trainyard_planner::{DropBasis, Machine, NodeName, RetireReason, RunId};
+use trainyard_planner::{DropBasis, FailureCause, Machine, NodeName, RetireReason, RunId};
 
 use super::allocate::write_claims;
 use super::fresh::{fresh_node, moved_on, remember_run, run_seen};
@@ -194,7 +194,8 @@ fn may_come_to(pod: &Pod, node: &LightNode, run: &RunId) -> bool {
     pod.metadata.deletion_timestamp.is_none() && owners.any(|owner| owner.uid == run.uid)
 }
 
-/// A pod that may still start or run. One on a lost node counts as gone; its machine is destroyed, not reused.
+/// A pod that may still start or run. One on a lost node counts as gone; its machine is destroyed,
+/// or kept from use until it is empty.
 pub fn is_live_on(pod: &Pod, node: &LightNode) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if matches!(phase, Some("Succeeded" | "Failed")) {
@@ -209,5 +210,7 @@ pub fn is_live_on(pod: &Pod, node: &LightNode) -> bool {
 /// unusable, or about to be taken back, may still run what it has.
 pub fn is_lost(node: &LightNode) -> bool {
     let retired_as_lost = node.retired.as_ref().is_some_and(|retired| retired.reason == RetireReason::Lost);
-    retired_as_lost || node.machine == Machine::Gone
+    // It may have been told to go before, for another reason, which stays.
+    let is_known_lost = node.failure.as_ref().is_some_and(|failure| failure.cause == FailureCause::Lost);
+    retired_as_lost || is_known_lost || node.machine == Machine::Gone
 }

@@ -6,12 +6,14 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde_json::json;
 use trainyard_api::cluster::ClusterErrorCode;
+use trainyard_api::cluster_node::{NodeReason, NodeState};
 use trainyard_api::names::labels;
 use trainyard_api::run_status::{AttemptCause, RunPhase};
 use trainyard_api::{Cluster, ClusterNode, Run};
 use trainyard_fake_apiserver::{Fault, Matching, Verb};
 
 use super::world::{CLUSTER, NAMESPACE, Process, World};
+use crate::clock::Clock as _;
 
 /// A world in which `r1` runs on two nodes, and goes on for long.
 async fn running() -> (World, Process) {
@@ -218,4 +220,29 @@ async fn a_pod_of_a_vanished_run_keeps_its_machine_and_is_looked_for_without_has
     world.turns(6).await;
     assert!(!holds(&node), "{}", world.shown());
     world.until_empty().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_told_to_go_that_is_lost_before_it_is_empty_goes_all_the_same() {
+    let (world, _operator) = running().await;
+    let node = world.status("r1").allocation.unwrap_or_default().nodes[0].name.clone();
+    pod_of(&world, NAMESPACE, &node, &world.run("r1").uid().unwrap_or_default());
+    let now = world.clock.now();
+    world.edit_node(&node, |node| {
+        let reason = trainyard_api::cluster_node::RetireReason::Removed;
+        node.spec.retired = Some(trainyard_api::cluster_node::Retired {
+            time: trainyard_api::Time(now),
+            reason,
+            message: String::new(),
+        });
+    });
+    world.turns(2).await;
+    // Silent for good: its Node and the pod on it stay as they are.
+    world.edit_node(&node, |node| {
+        let status = node.status.get_or_insert_default();
+        (status.state, status.reason) = (Some(NodeState::Unusable), Some(NodeReason::Lost));
+    });
+    world.turns(20).await;
+    let released = world.nodes().iter().all(|one| one.name_any() != node || one.spec.released.is_some());
+    assert!(released, "{}", world.shown());
 }
