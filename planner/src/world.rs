@@ -15,8 +15,8 @@ use crate::clock;
 use crate::decisions::Decisions;
 use crate::identity::{NodeName, RunId};
 use crate::snapshot::{
-    ActiveRun, Claim, Hold, Lifetime, Machine, Node, Progress, QueuedRun, RequestedShare, RetireReason,
-    Snapshot,
+    ActiveRun, Claim, FailureCause, Hold, Lifetime, Machine, Node, Progress, QueuedRun, RequestedShare,
+    RetireReason, Snapshot,
 };
 
 /// How long a node that was ready and is not is counted on by runs that wait, as if it were booting. A kubelet that
@@ -111,6 +111,8 @@ pub(crate) struct World<'a> {
     pub minimum: i64,
     /// What the Cluster may not go beyond, and cannot: `maxNodes`, or less where the engine has no more machines.
     pub maximum: i64,
+    /// Nodes that count against the maximum and on which no run counts.
+    pub quarantined: i64,
     /// What its user wrote.
     pub written: Limits,
     /// Some waiting run asks for a part of a node. If none does, nobody asks what is free of a node with a tenant.
@@ -145,6 +147,7 @@ impl<'a> World<'a> {
             now,
             minimum: written.minimum.min(maximum),
             maximum,
+            quarantined: quarantined(snapshot),
             written,
             sharing,
             nodes,
@@ -352,6 +355,16 @@ impl<'a> World<'a> {
     pub(crate) fn give_up(&mut self, run: &QueuedRun) {
         self.decisions.give_ups.push(Action::GiveUp { run: run.id.clone() });
     }
+}
+
+/// Machines that were found and are lost: kept from use until they are back and empty, and when that is nobody knows.
+fn quarantined(snapshot: &Snapshot) -> i64 {
+    let is_kept = |node: &&Node| {
+        let cause = node.failure.as_ref().map(|failure| failure.cause);
+        node.released && node.machine == Machine::Failed && cause == Some(FailureCause::Lost)
+    };
+    let are_found = snapshot.policy.stock.is_some();
+    if are_found { snapshot.nodes.iter().filter(is_kept).count() as i64 } else { 0 }
 }
 
 fn limits(snapshot: &Snapshot) -> Limits {

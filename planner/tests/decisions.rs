@@ -511,3 +511,15 @@ fn where_machines_are_counted_the_count_decides_and_no_back_off() {
     );
     assert!(told(&refused().free_machines(1).plan("12:00")).contains(&"request node 2".to_owned()));
 }
+
+#[test]
+fn nobody_counts_on_a_lost_machine_that_is_kept_from_use() {
+    for free in [0, 1] {
+        let world = cluster().max(4).free_machines(free).node(1).node(2).node(3);
+        let world = world.node(4).failed(FailureCause::Lost, "11:00").retired(RetireReason::Lost).released();
+        let plan = world.queued("gang").nodes(4).queued("small").plan("12:00");
+        assert!(told(&plan).iter().any(|told| told.starts_with("start team/small")), "{:?}", told(&plan));
+        let gang = &plan.report.runs.iter().find(|run| run.run.name == "gang").unwrap();
+        assert_eq!(gang.wait.reason(), WaitReason::NoFreeMachines, "{:?}", gang.wait);
+    }
+}

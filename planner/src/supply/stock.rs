@@ -72,7 +72,7 @@ impl Supply {
             supply.room.open = (world.maximum - total).max(0);
             let occupied = world.nodes.iter().filter(|state| !state.is_gone() && !state.tenants.is_empty());
             let empty = ready.len() + coming.len();
-            let leaving = total - occupied.count() as i64 - empty as i64;
+            let leaving = total - occupied.count() as i64 - empty as i64 - world.quarantined;
             let stalled = world
                 .nodes
                 .iter()
