@@ -75,6 +75,20 @@ bench-width: control-plane ## print more figures: shared machines, many lost at 
 	target/release/bench flow
 	target/release/bench queue
 
+# Installed once, of the version that is meant.
+.PHONY: cargo-mutants
+cargo-mutants:
+	@command -v cargo-mutants >/dev/null || $(CARGO) install --quiet --locked cargo-mutants@27.1.0
+
+# First the quick tests; then, on what they have not noticed, all. Status 2 only says that there is such.
+MUTANTS = TMPDIR=$(CURDIR)/target/mutants-tmp $(CARGO) mutants --package trainyard-planner --output target $(addprefix --file ,$(FILES))
+
+.PHONY: mutants
+mutants: cargo-mutants ## change the planner everywhere, once each, and see whether a test notices (hours; FILES=planner/src/gang.rs)
+	@mkdir -p target/mutants-tmp
+	$(MUTANTS) || [ $$? -eq 2 ]
+	$(MUTANTS) --iterate -- --test brute_force --test histories
+
 .PHONY: clean
 clean: ## remove what was built
 	$(CARGO) clean

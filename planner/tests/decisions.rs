@@ -523,3 +523,36 @@ fn nobody_counts_on_a_lost_machine_that_is_kept_from_use() {
         assert_eq!(gang.wait.reason(), WaitReason::NoFreeMachines, "{:?}", gang.wait);
     }
 }
+
+#[test]
+fn twenty_runs_are_told_what_the_engine_says_or_who_is_before_them_and_the_others_need_not_be_rewritten() {
+    let of_two = |world: World, number: i64| world.queued(&format!("r{number}")).nodes(2);
+    let short = (0..21).fold(cluster().free_machines(1), of_two).plan("00:00");
+    let says = |plan: &Plan, words: &str| -> Vec<bool> {
+        plan.report.runs.iter().map(|report| report.message().contains(words)).collect()
+    };
+    assert_eq!(says(&short, "1 machines are free"), [vec![true; 20], vec![false]].concat(), "{short}");
+
+    // The gang has the idle node reserved and waits for the busy one.
+    let waits = cluster().max(2).node(1).node(2).claimed_by("works").active("works", &[2]);
+    let waits =
+        (0..20).fold(waits.queued("gang").nodes(2), |world, number| world.queued(&format!("r{number}")));
+    let waits = waits.plan("00:00");
+    let named = [vec![false], vec![true; 19], vec![false]].concat();
+    assert_eq!(says(&waits, "team/gang"), named, "{waits}");
+}
+
+#[test]
+fn a_refusal_is_the_reason_only_of_runs_that_lack_machines() {
+    let refused = Backoff {
+        cause: FailureCause::StockOut,
+        zone: None,
+        count: 1,
+        until: at("12:05"),
+        message: String::new(),
+    };
+    let plan =
+        cluster().backoff(refused).node(1).coming("11:59").queued("first").queued("second").plan("12:00");
+    let reasons = ["first", "second"].map(|run| reason(&plan, run));
+    assert_eq!(reasons, [WaitReason::NodesComing, WaitReason::CapacityBackoff], "{plan}");
+}

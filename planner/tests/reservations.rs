@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "`decisions` uses all of it")]
 mod fixture;
 
-use fixture::{World, at, cluster, gpus, run_id};
+use fixture::{World, at, cluster, gpus, minutes, run_id};
 use jiff::{SignedDuration, Timestamp};
 use trainyard_planner::{Plan, RetireReason, RunReport, WaitReason};
 
@@ -102,6 +102,26 @@ fn of_machines_that_are_to_be_asked_for_no_more_are_reserved_than_are_needed() {
     let reasons = ["halves", "gang", "small", "other"].map(|run| report(&plan, run).reason());
     let [comes, behind] = [WaitReason::NodesComing, WaitReason::BehindInQueue];
     assert_eq!(reasons, [comes, behind, comes, behind], "{plan}");
+}
+
+#[test]
+fn a_machine_that_the_reservation_waits_to_ask_for_serves_a_run_that_is_over_before() {
+    let world = cluster()
+        .max(4)
+        .node(1)
+        .claimed_by("works")
+        .active("works", &[1])
+        .until("16:00")
+        .queued("first")
+        .queued("gang")
+        .nodes(3)
+        .queued("short")
+        .ends_within(minutes(60))
+        .queued("long");
+    let plan = world.plan("12:00");
+    let reasons = ["first", "gang", "short", "long"].map(|run| report(&plan, run).reason());
+    let [comes, busy, behind] = [WaitReason::NodesComing, WaitReason::NodesBusy, WaitReason::BehindInQueue];
+    assert_eq!(reasons, [comes, busy, comes, behind], "{plan}");
 }
 
 /// A node whose run is about to start and has an hour from then on, and one whose run ends at 13:30.

@@ -52,7 +52,7 @@ impl State {
         }
     }
 
-    fn has_nodes(self) -> bool {
+    pub fn has_nodes(self) -> bool {
         !matches!(self, Self::Empty | Self::Awaited)
     }
 
