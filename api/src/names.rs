@@ -71,6 +71,18 @@ pub mod node_labels {
     pub const ADDED_TAINT: &str = "trainyard.node-restriction.kubernetes.io/added-taint";
     /// On a Node: it was cordoned by trainyard, and not by an administrator.
     pub const CORDONED: &str = "trainyard.node-restriction.kubernetes.io/cordoned";
+
+    /// All of them.
+    pub const ALL: [&str; 8] = [
+        CLUSTER,
+        CLUSTER_UID,
+        CLUSTER_NAMESPACE,
+        CLUSTER_NODE,
+        CLUSTER_NODE_UID,
+        ENGINE,
+        ADDED_TAINT,
+        CORDONED,
+    ];
 }
 
 /// Annotations people and the operator write.
@@ -159,16 +171,7 @@ mod tests {
 
     #[test]
     fn node_labels_are_closed_to_kubelets() {
-        for label in [
-            node_labels::CLUSTER,
-            node_labels::CLUSTER_UID,
-            node_labels::CLUSTER_NAMESPACE,
-            node_labels::CLUSTER_NODE,
-            node_labels::CLUSTER_NODE_UID,
-            node_labels::ENGINE,
-            node_labels::ADDED_TAINT,
-            node_labels::CORDONED,
-        ] {
+        for label in node_labels::ALL {
             let (domain, _) = label.split_once('/').expect("a label of ours has a domain");
             assert!(domain.ends_with(".node-restriction.kubernetes.io"), "{label}");
         }

@@ -63,7 +63,6 @@ impl Daemon {
 
 /// What is left of `allocatable` for runs on this Node.
 pub fn left_for_runs(node: &NodeFacts, daemons: &[Arc<Daemon>]) -> Allocatable {
-    let mut left = node.allocatable.clone();
     let here = daemons
         .iter()
         .filter(|daemon| daemon.selects(node) && node.taints.iter().all(|taint| daemon.tolerates(taint)))
@@ -72,17 +71,7 @@ pub fn left_for_runs(node: &NodeFacts, daemons: &[Arc<Daemon>]) -> Allocatable {
             daemon.requests.cpu_millis <= node.allocatable.cpu_millis
                 && daemon.requests.memory_bytes <= node.allocatable.memory_bytes
         });
-    for daemon in here {
-        left.cpu_millis = (left.cpu_millis - daemon.requests.cpu_millis).max(0);
-        left.pods = (left.pods - daemon.requests.pods).max(0);
-        left.memory_bytes = (left.memory_bytes - daemon.requests.memory_bytes).max(0);
-        for (name, taken) in &daemon.requests.devices {
-            if let Some(count) = left.devices.get_mut(name) {
-                *count = (*count - taken).max(0);
-            }
-        }
-    }
-    left
+    here.fold(node.allocatable.clone(), |left, daemon| minus(left, &daemon.requests))
 }
 
 /// The DaemonSets that would run on this Node but for our taint, by name.
@@ -191,6 +180,17 @@ fn amounts(quantities: Option<&BTreeMap<String, Quantity>>) -> Allocatable {
 
 pub(super) fn plus(a: &Allocatable, b: &Allocatable) -> Allocatable {
     combined(a, b, i64::saturating_add)
+}
+
+/// What is left, which is never less than nothing.
+pub(super) fn minus(mut left: Allocatable, taken: &Allocatable) -> Allocatable {
+    left.cpu_millis = (left.cpu_millis - taken.cpu_millis).max(0);
+    left.memory_bytes = (left.memory_bytes - taken.memory_bytes).max(0);
+    left.pods = (left.pods - taken.pods).max(0);
+    for (name, count) in &mut left.devices {
+        *count = (*count - taken.devices.get(name).copied().unwrap_or(0)).max(0);
+    }
+    left
 }
 
 fn max(a: &Allocatable, b: &Allocatable) -> Allocatable {

@@ -7,6 +7,7 @@
 //! * [`usable`]: whether run pods could work on a Node, and what is in the way.
 //! * [`found`]: whether a Node that is there already could be taken, and what is in the way.
 //! * [`daemons`]: what DaemonSets take of a Node, and which of them our taint keeps off.
+//! * [`pods`]: what is asked of a pod on a machine by several of these, and by the controllers.
 //! * [`strangers`]: what other pods take of a Node that are not a run's.
 //! * [`limits`]: every time limit, with its argument.
 //! * [`assess`](mod@assess): the status.
@@ -15,6 +16,7 @@ pub mod assess;
 pub mod daemons;
 pub mod found;
 pub mod limits;
+pub mod pods;
 pub mod seen;
 pub mod strangers;
 pub mod usable;

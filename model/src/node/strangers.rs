@@ -7,7 +7,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use trainyard_api::names::labels;
 
-use super::{daemons, seen::Allocatable};
+use super::{daemons, pods, seen::Allocatable};
 
 /// What such pods take of one Node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,23 +38,14 @@ impl Strangers {
     }
 
     /// What is left of `allocatable` beside them.
-    pub fn left_of(&self, mut allocatable: Allocatable) -> Allocatable {
-        allocatable.cpu_millis = (allocatable.cpu_millis - self.taken.cpu_millis).max(0);
-        allocatable.memory_bytes = (allocatable.memory_bytes - self.taken.memory_bytes).max(0);
-        allocatable.pods = (allocatable.pods - self.taken.pods).max(0);
-        for (name, count) in &mut allocatable.devices {
-            *count = (*count - self.taken.devices.get(name).copied().unwrap_or(0)).max(0);
-        }
-        allocatable
+    pub fn left_of(&self, allocatable: Allocatable) -> Allocatable {
+        daemons::minus(allocatable, &self.taken)
     }
 }
 
 fn is_counted(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    let mut owners = pod.metadata.owner_references.iter().flatten();
-    let is_daemon = owners.any(|owner| owner.controller == Some(true) && owner.kind == "DaemonSet");
     let is_of_a_run = pod.metadata.labels.iter().flatten().any(|(name, _)| name == labels::RUN_UID);
-    !matches!(phase, Some("Succeeded" | "Failed")) && !is_daemon && !is_of_a_run
+    !pods::has_ended(pod) && !pods::is_of_a_daemon_set(pod) && !is_of_a_run
 }
 
 #[cfg(test)]

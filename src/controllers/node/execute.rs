@@ -12,11 +12,11 @@ use std::{
 
 use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use trainyard_api::names::{FieldManager, node_labels};
-use trainyard_model::node::{Answer, seen::Owner};
+use trainyard_model::node::{Answer, pods::has_ended, seen::Owner};
 
 use super::{
     Error, NodeController, admit,
@@ -221,12 +221,8 @@ async fn live_pod_of_ours(
     // Then every label is believed, as that of a process which the machine may have carried through: at worst it comes back later.
     let namespace = if removal.was_lost { "" } else { namespace };
     let cluster_node = owner.map_or("", |owner| owner.name.as_str());
-    let has_finished = |pod: &Pod| {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        matches!(phase, Some("Succeeded" | "Failed"))
-    };
     let machine = Machine { namespace, cluster_node, node };
-    Ok(occupancy::live_pod(&controller.client, machine, |pod| !has_finished(pod)).await?)
+    Ok(occupancy::live_pod(&controller.client, machine, |pod| !has_ended(pod)).await?)
 }
 
 async fn launch(

@@ -18,18 +18,6 @@ use crate::provisioner::ownership;
 /// Value of the label that says which engine has a machine.
 pub const ENGINE: &str = "static";
 
-/// Every label that trainyard puts on a Node.
-const OURS: [&str; 8] = [
-    node_labels::CLUSTER,
-    node_labels::CLUSTER_UID,
-    node_labels::CLUSTER_NAMESPACE,
-    node_labels::CLUSTER_NODE,
-    node_labels::CLUSTER_NODE_UID,
-    node_labels::ENGINE,
-    node_labels::ADDED_TAINT,
-    node_labels::CORDONED,
-];
-
 /// The UID of the Cluster that has taken the Node with these labels, if one has.
 pub fn cluster_uid(labels: &BTreeMap<String, String>) -> Option<&str> {
     let is_ours = labels.get(node_labels::ENGINE).is_some_and(|engine| engine == ENGINE);
@@ -59,7 +47,7 @@ pub fn taken(node: &core::Node, owner: &ClusterNode) -> Value {
 /// The fields that make `node` what it was before it was taken.
 pub fn given_back(node: &core::Node) -> Value {
     let there = node.labels();
-    let labels: Map<_, _> = OURS
+    let labels: Map<_, _> = node_labels::ALL
         .iter()
         .filter(|key| there.contains_key(**key))
         .map(|key| ((*key).to_owned(), Value::Null))

@@ -10,6 +10,7 @@ use trainyard_api::{
 };
 use trainyard_model::node::{
     found::{self, Candidate, Fitness},
+    pods,
     seen::{Machine, NodeFacts, Owner},
 };
 
@@ -216,12 +217,6 @@ fn unfit(spec: &ClusterNodeSpec, candidate: &Candidate) -> Option<String> {
 }
 
 fn stays_in_the_way(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    let has_ended = matches!(phase, Some("Succeeded" | "Failed"));
-    let is_the_nodes_own = pod.annotations().contains_key(MIRROR)
-        || pod
-            .owner_references()
-            .iter()
-            .any(|owner| owner.controller == Some(true) && owner.kind == "DaemonSet");
-    !has_ended && !is_the_nodes_own
+    let is_the_nodes_own = pod.annotations().contains_key(MIRROR) || pods::is_of_a_daemon_set(pod);
+    !pods::has_ended(pod) && !is_the_nodes_own
 }

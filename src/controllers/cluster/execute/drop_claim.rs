@@ -14,6 +14,7 @@ use trainyard_api::{
     run::Run,
     run_status::{Directive, DirectiveKind, DirectiveReason, RunPhase},
 };
+use trainyard_model::node::pods::has_ended;
 use trainyard_model::snapshot::node::LightNode;
 use trainyard_model::snapshot::run::LightRun;
 use trainyard_planner::{DropBasis, FailureCause, Machine, NodeName, RetireReason, RunId};
@@ -197,8 +198,7 @@ fn may_come_to(pod: &Pod, node: &LightNode, run: &RunId) -> bool {
 /// A pod that may still start or run. One on a lost node counts as gone; its machine is destroyed,
 /// or kept from use until it is empty.
 pub fn is_live_on(pod: &Pod, node: &LightNode) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    if matches!(phase, Some("Succeeded" | "Failed")) {
+    if has_ended(pod) {
         return false;
     }
     let bound = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
