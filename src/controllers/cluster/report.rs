@@ -26,7 +26,7 @@ use trainyard_model::status::{
 };
 use trainyard_planner::{Plan, RunReport};
 
-use super::execute::{fresh_run, run_seen};
+use super::execute::{fresh_run, write_queue};
 use super::observe::Scope;
 use super::{CONCURRENT_WRITES, Context, Outcome, Undone, earliest, notices};
 use crate::kubernetes::apply::{self, Seen};
@@ -154,7 +154,7 @@ async fn store_queue(
         .chain(over.into_iter().map(|light| (light, None)))
         .take(urgent_count + allowed)
         .enumerate()
-        .map(|(index, (light, entry))| write_nth(context, index, light, entry, now))
+        .map(|(index, (light, entry))| write_nth(context, index, light, entry))
         .collect();
     let results: Vec<_> = stream::iter(writes).buffer_unordered(CONCURRENT_WRITES).collect().await;
     let mut stored = true;
@@ -185,40 +185,25 @@ async fn write_nth(
     index: usize,
     light: &LightRun,
     entry: Option<RunQueue>,
-    now: Timestamp,
 ) -> (usize, Result<(), Error>) {
-    let result = write_entry(context, light, entry.as_ref(), now).await;
-    context.refused.note(&light.id, result.as_ref().copied(), now);
-    (index, result)
+    (index, write_entry(context, light, entry.as_ref()).await)
 }
 
-async fn write_entry(
-    context: &Context,
-    light: &LightRun,
-    entry: Option<&RunQueue>,
-    now: Timestamp,
-) -> Result<(), Error> {
-    let api: Api<Run> = Api::namespaced(context.client.clone(), &light.id.namespace);
-    let fields = queue_fields(entry);
-    let merge = async |seen: &LightRun| {
-        apply::merge_status(&api, &run_seen(seen), FieldManager::RunQueue.as_str(), &fields).await
-    };
-    let written = match merge(light).await {
+async fn write_entry(context: &Context, light: &LightRun, entry: Option<&RunQueue>) -> Result<(), Error> {
+    match write_queue(context, light, entry).await {
         // Its user or the run controller wrote something else of it: what is said of its wait is as true as before.
         Err(error) if error.kind() == ErrorKind::Conflict => {
+            let api: Api<Run> = Api::namespaced(context.client.clone(), &light.id.namespace);
             let fresh = fresh_run(&api, light).await?;
             if fresh.standing() != light.standing() || fresh.queue != light.queue {
                 return Err(error);
             }
-            merge(&fresh).await?
+            write_queue(context, &fresh, entry).await?;
         }
         result => result?,
-    };
+    }
     if let Some(entry) = entry {
         notices::tell_of_wait(context, light, entry);
-    }
-    if let Some(light) = LightRun::of(&written) {
-        context.memory.run_written(light, now);
     }
     Ok(())
 }

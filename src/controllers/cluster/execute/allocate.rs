@@ -43,9 +43,7 @@ pub async fn allocate(
     if context.refused.is_on_trial(run) {
         // Claims of a run whose allocation is refused could not be dropped before somebody has mended that.
         let entry = light.queue.clone().unwrap_or_default();
-        let tried = write_queue(context, light, &entry).await;
-        context.refused.note(run, tried.as_ref().copied(), context.clock.now());
-        tried?;
+        write_queue(context, light, Some(&entry)).await?;
     }
     let claims = nodes.iter().zip(shares).map(|(node, share)| {
         let claim = Claim {

@@ -9,7 +9,8 @@ mod fresh;
 mod node_marks;
 mod run_marks;
 
-pub use fresh::{fresh_run, run_seen};
+pub use fresh::fresh_run;
+pub use run_marks::write_queue;
 
 use futures::StreamExt as _;
 use futures::stream;
@@ -56,13 +57,6 @@ fn batches(actions: &[Action]) -> Vec<&[Action]> {
 
 async fn named(context: &Context, scope: &Scope, action: &Action) -> (&'static str, Result<(), Undone>) {
     let result = carry_out(context, scope, action).await;
-    if let Action::Hold { run, .. } | Action::GiveUp { run } = action {
-        let written = match &result {
-            Err(Undone::Failed(error)) => Err(error),
-            Ok(()) | Err(Undone::NotYet(_)) => Ok(()),
-        };
-        context.refused.note(run, written, context.clock.now());
-    }
     if result.is_ok() {
         notices::tell_of_action(context, scope, action);
     }

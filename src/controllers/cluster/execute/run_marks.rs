@@ -125,7 +125,7 @@ pub async fn hold(context: &Context, scope: &Scope, run: &RunId, hold: &Hold) ->
         hold: Some(queue::wire_hold(hold)),
         ..light.queue.clone().unwrap_or_default()
     };
-    write_queue(context, light, &entry).await
+    write_queue(context, light, Some(&entry)).await
 }
 
 /// Has the run controller end a run that waits. Written on the version that the plan was made from: whoever was suspended
@@ -134,16 +134,16 @@ pub async fn give_up(context: &Context, scope: &Scope, run: &RunId) -> Result<()
     let light = planned(scope, run)?;
     let entry =
         RunQueue { given_up: Some(GivenUp::QueueDeadline), ..light.queue.clone().unwrap_or_default() };
-    write_queue(context, light, &entry).await
+    write_queue(context, light, Some(&entry)).await
 }
 
-/// Writes the run's place in the queue, on the version that the plan was made from.
-pub async fn write_queue(context: &Context, light: &LightRun, entry: &RunQueue) -> Result<(), Error> {
+/// Writes the run's place in the queue, or takes it out, on the version that is given; notes whether that can be written at all.
+pub async fn write_queue(context: &Context, light: &LightRun, entry: Option<&RunQueue>) -> Result<(), Error> {
     let api: Api<Run> = Api::namespaced(context.client.clone(), &light.id.namespace);
-    let fields = queue_fields(Some(entry));
-    let written =
-        apply::merge_status(&api, &run_seen(light), FieldManager::RunQueue.as_str(), &fields).await?;
-    remember_run(context, &written);
+    let fields = queue_fields(entry);
+    let result = apply::merge_status(&api, &run_seen(light), FieldManager::RunQueue.as_str(), &fields).await;
+    context.refused.note(&light.id, result.as_ref().map(drop), context.clock.now());
+    remember_run(context, &result?);
     Ok(())
 }
 
