@@ -166,8 +166,7 @@ impl Controller {
                 }
             }
         }
-        let finished = runs.iter().filter(|run| !run.deleting).filter_map(|run| run.finished.clone());
-        let again_at = self.delete_old(key, experiment.as_deref(), finished.collect(), now).await?;
+        let again_at = self.delete_old(key, experiment.as_deref(), &runs, now).await?;
         Ok(Outcome { wake_at: wake_at.into_iter().chain(again_at).min() })
     }
 
@@ -176,14 +175,17 @@ impl Controller {
         &self,
         key: &ObjectKey,
         experiment: Option<&Experiment>,
-        finished: Vec<Finished>,
+        runs: &[Arc<Member>],
         now: Timestamp,
     ) -> Result<Option<Timestamp>, Error> {
         let Some(experiment) = experiment.filter(|one| one.meta().deletion_timestamp.is_none()) else {
             return Ok(None);
         };
         let Some(kept) = &experiment.spec.retention else { return Ok(None) };
-        let Due { now: old, again_at } = retention::due(kept, finished, self.done(key).deleted, now);
+        // Only now, because an Experiment that keeps all may have tens of thousands.
+        let finished = runs.iter().filter(|run| !run.deleting).filter_map(|run| run.finished.clone());
+        let Due { now: old, again_at } =
+            retention::due(kept, finished.collect(), self.done(key).deleted, now);
         if old.is_empty() {
             return Ok(again_at);
         }
