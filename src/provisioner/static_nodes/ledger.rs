@@ -1,6 +1,6 @@
 //! What the engine remembers between two questions, and could do without: what is set aside for whom, what a live look
 //! has found on Nodes that look free, and who wants to know of changes. A process that starts with nothing remembered
-//! makes a Cluster ask once in vain, at worst.
+//! makes a Cluster ask in vain, and may let another one have what was set aside for the rest of a gang.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,12 +21,12 @@ const SET_ASIDE_FOR: SignedDuration = SignedDuration::from_secs(30);
 /// each such Node in this time is what the API server does not notice.
 const PASSED_OVER_FOR: SignedDuration = SignedDuration::from_secs(30);
 
-/// How long a Node counts as a live look has found it, although the cache shows another state: longer than a watch lags.
-const CACHE_LAG: SignedDuration = SignedDuration::from_secs(2);
-
 /// The same for a Node of which a write was refused, by a policy of somebody's. Asked more often, a Cluster would ask for this machine
 /// again and again.
 const UNWRITABLE_FOR: SignedDuration = SignedDuration::from_mins(10);
+
+/// How long a Node counts as a live look has found it, although the cache shows another state: longer than a watch lags.
+const CACHE_LAG: SignedDuration = SignedDuration::from_secs(2);
 
 #[derive(Default)]
 pub(super) struct Ledger {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use trainyard_api::{
     ClusterNode,
     cluster_node::{NodeReason, NodeState},
-    names::node_labels,
+    names::{labels, node_labels},
 };
 use trainyard_fake_apiserver::{Matching, Verb, When};
 
@@ -20,7 +20,7 @@ use super::world::{Lab, NAMESPACE, pass};
 use crate::provisioner::{
     conformance::eventually,
     static_nodes::{
-        double::{POOL, kubelet, looks, machine},
+        double::{POOL, kubelet, looks, machine, stranger},
         marks,
     },
 };
@@ -153,6 +153,26 @@ async fn a_lost_machine_is_kept_until_it_is_back_and_empty() {
     lab.gone(&name).await;
     assert_eq!(lab.looks("vm-a"), found);
     assert_eq!(lab.status(&name).reason, Some(NodeReason::Lost));
+}
+
+/// Its Run may be over, allocated elsewhere or gone by then, and vouches for nothing.
+#[tokio::test(start_paused = true)]
+async fn a_lost_machine_is_not_given_back_under_a_pod_of_another_namespace() {
+    let lab = lab_with(&["vm-a"]);
+    let name = lab.want_found(1);
+    lab.ready(&name).await;
+    kubelet(&lab.server, "vm-a", "Unknown");
+    pass(Duration::from_secs(61)).await;
+    lab.until(&name, NodeState::Unusable, NodeReason::Lost).await;
+    let pod = stranger("left-over", "vm-a", |pod| pod["metadata"]["labels"] = json!({labels::RUN_UID: "r"}));
+    lab.server.put(&pod);
+    lab.release(&name);
+    kubelet(&lab.server, "vm-a", "True");
+    pass(Duration::from_mins(5)).await;
+    assert_eq!(lab.taken().len(), 1);
+    assert_eq!(lab.looks("vm-a")["spec"]["unschedulable"], true);
+    lab.server.remove::<Pod>("others", "left-over");
+    lab.gone(&name).await;
 }
 
 #[tokio::test(start_paused = true)]
