@@ -165,8 +165,7 @@ fn note_overtaking(world: &mut World, busy: &[(Ends, usize)]) {
 }
 
 /// When so many tenants have left the node that `share` fits beside what is promised of it; `None` if it never does, and of a
-/// node that nobody has or was promised. `left` is
-/// what neither tenants nor promises have, absent where all must leave first.
+/// node that nobody has or was promised. `left` is what neither tenants nor promises have, absent where all must leave first.
 fn fits_from(state: &NodeState, left: Option<&Capacity>, share: &RequestedShare) -> Option<Ends> {
     let mut ends: Vec<_> = state.tenants.iter().map(|tenant| (tenant.ends, &*tenant.share)).collect();
     ends.sort_unstable();

@@ -375,7 +375,7 @@ fn limits(snapshot: &Snapshot) -> Limits {
 
 /// As many nodes as there can be: those there are, of whatever state, because what leaves can be had again, and what the
 /// engine could still give.
-pub(crate) fn within_reach(snapshot: &Snapshot) -> i64 {
+fn within_reach(snapshot: &Snapshot) -> i64 {
     let there = snapshot.nodes.iter().filter(|node| node.machine != Machine::Gone).count() as i64;
     snapshot.policy.stock.as_ref().map_or(i64::MAX, |stock| there.saturating_add(stock.free.max(0)))
 }

@@ -1,10 +1,6 @@
 //! What the first run that waits for others has reserved, and from when it is told to start.
-#![allow(clippy::unwrap_used)]
 
-#[allow(dead_code, reason = "`decisions` uses all of it")]
-mod fixture;
-
-use fixture::{World, at, cluster, gpus, minutes, run_id};
+use crate::fixture::{World, at, cluster, gpus, minutes, run_id};
 use jiff::{SignedDuration, Timestamp};
 use trainyard_planner::{Plan, RetireReason, RunReport, WaitReason};
 

@@ -1,7 +1,12 @@
 //! Single decisions, each as a situation and what follows from it.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../fixture/mod.rs"]
 mod fixture;
+mod found;
+mod refusals;
+mod reservations;
+mod waits;
 
 use fixture::{World, at, cluster, gpus, minutes, node_name, run_id};
 use rstest::rstest;
@@ -76,142 +81,6 @@ fn a_gang_is_not_asked_for_in_parts() {
     let plan = cluster().node(1).retired(RetireReason::Idle).released().queued("gang").nodes(4).plan("00:01");
     assert_eq!(told(&plan), [""; 0]);
     assert_eq!(reason(&plan, "gang"), WaitReason::NodesLeaving);
-}
-
-#[rstest]
-#[case::young("00:19:59", WaitReason::NodesComing)]
-#[case::out_of_patience("00:20", WaitReason::CapacityHold)]
-fn patience_ends_at_the_minute(#[case] now: &str, #[case] expected: WaitReason) {
-    let world = cluster().node(1).coming("00:00").queued("gang").waiting_for_nodes_since("00:00");
-    let plan = world.plan(now);
-    assert_eq!(reason(&plan, "gang"), expected);
-    let held = plan.actions.iter().any(|action| matches!(action, Action::Hold { .. }));
-    assert_eq!(held, expected == WaitReason::CapacityHold);
-}
-
-#[rstest]
-#[case::a_moment_before("00:29:59", false)]
-#[case::at_its_deadline("00:30", true)]
-#[case::long_after("12:00", true)]
-fn a_run_is_given_up_at_its_deadline_and_not_before(#[case] now: &str, #[case] expected: bool) {
-    let world = cluster().node(1).idle_since("00:29").queued("train").giving_up_at("00:30");
-    let plan = world.plan(now);
-    let given_up = plan.actions.iter().any(|action| matches!(action, Action::GiveUp { .. }));
-    let started = plan.actions.iter().any(|action| matches!(action, Action::Allocate { .. }));
-    assert_eq!((given_up, started), (expected, !expected), "{plan}");
-}
-
-#[test]
-fn a_deadline_ends_the_wait_in_a_cluster_that_goes() {
-    let world = cluster().deleting().queued("train").giving_up_at("00:30").queued("other");
-    let plan = world.plan("00:30");
-    assert_eq!(told(&plan), ["give up team/train: its queueDeadline has passed", "let the cluster go"]);
-    assert_eq!(reason(&plan, "other"), WaitReason::ClusterDeleting);
-}
-
-#[rstest]
-#[case::first(0, 20)]
-#[case::second(1, 40)]
-#[case::fourth(3, 160)]
-#[case::at_most_four_hours(4, 240)]
-#[case::however_often(60, 240)]
-fn holds_double_up_to_four_hours(#[case] before: i64, #[case] expected: i64) {
-    let mut world = cluster().queued("gang").waiting_for_nodes_since("11:00");
-    let until = at("10:00");
-    world.last_queued().hold =
-        (before > 0).then_some(Hold { until, count: before, reason: HoldReason::CapacityHold });
-    let plan = world.plan("12:00");
-    let hold = plan.report.runs[0].hold.clone().unwrap();
-    assert_eq!((hold.until, hold.count), (at("12:00") + minutes(expected), before + 1));
-}
-
-#[test]
-fn a_held_run_is_passed_over_until_its_time() {
-    let mut world = cluster().node(1).idle_since("11:59:30").queued("gang").waiting_for_nodes_since("11:00");
-    world.last_queued().hold = Some(Hold { until: at("12:01"), count: 1, reason: HoldReason::CapacityHold });
-    let before = world.plan("12:00");
-    assert_eq!(reason(&before, "gang"), WaitReason::CapacityHold);
-    assert_eq!(before.wake_at, Some(at("12:01")));
-    assert_eq!(told(&world.plan("12:01")), ["start team/gang attempt 1 on n-1"]);
-}
-
-#[rstest]
-#[case::stock_out_a_minute(FailureCause::StockOut, 1, 60)]
-#[case::stock_out_doubles(FailureCause::StockOut, 4, 480)]
-#[case::stock_out_at_most_half_an_hour(FailureCause::StockOut, 20, 1800)]
-#[case::quota_ten_minutes(FailureCause::Quota, 1, 600)]
-#[case::quota_at_most_an_hour(FailureCause::Quota, 20, 3600)]
-fn refusals_are_waited_out_longer_and_longer(
-    #[case] cause: FailureCause,
-    #[case] count: i64,
-    #[case] seconds: i64,
-) {
-    // The entry before is as old as it can be without being forgotten.
-    let known = Backoff { cause, zone: None, count: count - 1, until: at("11:30"), message: String::new() };
-    let mut world = cluster().node(1).coming("11:59").failed(cause, "12:00").queued("train");
-    if count > 1 {
-        world = world.backoff(known);
-    }
-    let plan = world.plan("12:00");
-    let entry = &plan.report.pool.backoff[0];
-    assert_eq!(entry.count, count);
-    let wait = entry.until.duration_since(at("12:00")).as_secs();
-    assert!((seconds * 9 / 10..=seconds * 11 / 10).contains(&wait), "{wait} s instead of about {seconds}");
-    assert_eq!(plan.report.pool.health, PoolHealth::BackingOff);
-}
-
-#[test]
-fn one_refused_gang_counts_as_one_refusal() {
-    let world = cluster()
-        .node(1)
-        .coming("11:59")
-        .failed(FailureCause::StockOut, "12:00")
-        .node(2)
-        .coming("11:59")
-        .failed(FailureCause::StockOut, "12:00:05");
-    let entry = world.plan("12:00:10").report.pool.backoff[0].clone();
-    assert_eq!(entry.count, 1);
-    // Still in sight in the next plan, and still one.
-    assert_eq!(world.backoff(entry.clone()).plan("12:00:20").report.pool.backoff, [entry]);
-}
-
-#[test]
-fn a_machine_that_served_and_was_lost_is_no_refusal() {
-    let plan = cluster().node(1).failed(FailureCause::Lost, "12:00").queued("train").plan("12:00");
-    assert_eq!(plan.report.pool.backoff, []);
-    assert!(told(&plan).contains(&"request node 2".to_owned()));
-}
-
-#[test]
-fn a_machine_that_comes_after_a_refusal_ends_its_memory() {
-    let refused = || Backoff {
-        cause: FailureCause::StockOut,
-        zone: None,
-        count: 3,
-        until: at("12:04"),
-        message: String::new(),
-    };
-    let asked_before = cluster().backoff(refused()).node(1).idle_since("12:03").plan("12:03");
-    assert_eq!(asked_before.report.pool.backoff.len(), 1);
-    let mut world = cluster().backoff(refused()).node(1).idle_since("12:04");
-    world.0.nodes[0].requested_at = at("12:01");
-    assert_eq!(world.plan("12:04").report.pool.backoff, []);
-}
-
-#[test]
-fn a_full_zone_does_not_close_another() {
-    let refused = Backoff {
-        cause: FailureCause::StockOut,
-        zone: Some(Zone("a".into())),
-        count: 1,
-        until: at("12:05"),
-        message: String::new(),
-    };
-    let world = cluster().zones(&["a", "b"]).backoff(refused).queued("train");
-    assert_eq!(told(&world.plan("12:00")), ["request node 1 in zone b"]);
-    let bound = world.zone("a").node(1).in_zone("a").claimed_by("other").active("other", &[1]);
-    assert_eq!(told(&bound.plan("12:00")), [""; 0]);
-    assert_eq!(bound.plan("12:00").wake_at, Some(at("12:05")));
 }
 
 #[rstest]
@@ -357,40 +226,6 @@ fn a_missing_class_is_said_and_stops_nothing_that_runs() {
     assert_eq!(told(&plan), [""; 0]);
 }
 
-#[rstest]
-#[case::as_many_as_are_free(2, &["request node 1", "request node 2"], None)]
-#[case::one_short(1, &[], Some(WaitReason::NoFreeMachines))]
-#[case::none(0, &[], Some(WaitReason::NoFreeMachines))]
-fn a_gang_asks_for_machines_that_are_found_only_when_all_are_there(
-    #[case] free: i64,
-    #[case] expected: &[&str],
-    #[case] waits: Option<WaitReason>,
-) {
-    let plan = cluster().free_machines(free).queued("gang").nodes(2).plan("00:01");
-    assert_eq!(told(&plan), expected);
-    assert_eq!(reason(&plan, "gang"), waits.unwrap_or(WaitReason::NodesComing));
-    let shortage = plan.report.pool.shortage.as_ref().map(|shortage| shortage.nodes);
-    assert_eq!(shortage, waits.map(|_| 2), "what the gang lacks, not what nobody has");
-}
-
-#[test]
-fn idle_nodes_are_not_kept_for_a_gang_whose_rest_is_not_there() {
-    let world = || cluster().idle_timeout(minutes(1)).node(1).idle_since("00:00").queued("gang").nodes(2);
-    assert_eq!(told(&world().free_machines(0).plan("00:02")), ["retire n-1: Idle", "release n-1"]);
-    assert_eq!(told(&world().free_machines(1).plan("00:02")), ["request node 2"]);
-}
-
-#[test]
-fn runs_far_behind_are_not_told_how_many_machines_are_free() {
-    let mut world = cluster().free_machines(0);
-    for number in 0..30 {
-        world = world.queued(&format!("q{number:02}"));
-    }
-    let plan = world.plan("00:01");
-    assert_eq!(plan.report.runs[0].message(), "needs 1 node, the cluster has 0; 0 machines are free");
-    assert_eq!(plan.report.runs[29].message(), "needs 1 node, the cluster has 0");
-}
-
 #[test]
 fn high_goes_before_normal_before_low() {
     let plan = cluster().queued("low").low().queued("normal").queued("high").high().max(1).plan("00:01");
@@ -451,27 +286,6 @@ fn a_node_with_a_pod_on_it_is_released_when_it_is_time_to_look_again() {
     assert_eq!(told(&world.plan("00:05")), ["release n-1"]);
 }
 
-/// As it is after a restart: the engine's words are not stored with the back-off.
-#[test]
-fn a_refusal_without_words_ends_no_sentence_with_a_colon() {
-    let backoff = Backoff {
-        cause: FailureCause::StockOut,
-        zone: None,
-        count: 1,
-        until: at("00:03"),
-        message: String::new(),
-    };
-    let plan = cluster().min(1).backoff(backoff).queued("train").plan("00:02");
-    let told = plan.to_string();
-    assert!(told.contains("asked again at"), "{told}");
-    assert!(
-        told.lines()
-            .all(|line| !line.trim_end().ends_with(':') && !line.contains(": ;") && !line.contains(": [")),
-        "{told}"
-    );
-    assert!(!plan.report.pool.message.trim_end().ends_with(':'), "{}", plan.report.pool.message);
-}
-
 #[rstest]
 #[case::instead_of_a_new_machine(1, cluster().node(1).retired(RetireReason::Idle), &["call back n-1"])]
 #[case::and_no_more_than_it_lacks(
@@ -497,62 +311,4 @@ fn the_minimum_calls_back_nodes_that_are_about_to_leave(
 fn above_the_maximum_what_is_not_ready_leaves_before_what_is_idle_for_longer() {
     let world = cluster().min(1).max(1).node(1).idle_since("00:01").node(2).not_ready_since("00:09");
     assert_eq!(told(&world.plan("00:10")), ["retire n-2: ScaleDown", "release n-2"]);
-}
-
-#[test]
-fn where_machines_are_counted_the_count_decides_and_no_back_off() {
-    let refused = || {
-        let missed = cluster().max(4).node(1).failed(FailureCause::StockOut, "12:00").released().gone();
-        missed.queued("a")
-    };
-    assert!(
-        !told(&refused().plan("12:00")).contains(&"request node 2".to_owned()),
-        "an engine that makes them is spared"
-    );
-    assert!(told(&refused().free_machines(1).plan("12:00")).contains(&"request node 2".to_owned()));
-}
-
-#[test]
-fn nobody_counts_on_a_lost_machine_that_is_kept_from_use() {
-    for free in [0, 1] {
-        let world = cluster().max(4).free_machines(free).node(1).node(2).node(3);
-        let world = world.node(4).failed(FailureCause::Lost, "11:00").retired(RetireReason::Lost).released();
-        let plan = world.queued("gang").nodes(4).queued("small").plan("12:00");
-        assert!(told(&plan).iter().any(|told| told.starts_with("start team/small")), "{:?}", told(&plan));
-        let gang = &plan.report.runs.iter().find(|run| run.run.name == "gang").unwrap();
-        assert_eq!(gang.wait.reason(), WaitReason::NoFreeMachines, "{:?}", gang.wait);
-    }
-}
-
-#[test]
-fn twenty_runs_are_told_what_the_engine_says_or_who_is_before_them_and_the_others_need_not_be_rewritten() {
-    let of_two = |world: World, number: i64| world.queued(&format!("r{number}")).nodes(2);
-    let short = (0..21).fold(cluster().free_machines(1), of_two).plan("00:00");
-    let says = |plan: &Plan, words: &str| -> Vec<bool> {
-        plan.report.runs.iter().map(|report| report.message().contains(words)).collect()
-    };
-    assert_eq!(says(&short, "1 machines are free"), [vec![true; 20], vec![false]].concat(), "{short}");
-
-    // The gang has the idle node reserved and waits for the busy one.
-    let waits = cluster().max(2).node(1).node(2).claimed_by("works").active("works", &[2]);
-    let waits =
-        (0..20).fold(waits.queued("gang").nodes(2), |world, number| world.queued(&format!("r{number}")));
-    let waits = waits.plan("00:00");
-    let named = [vec![false], vec![true; 19], vec![false]].concat();
-    assert_eq!(says(&waits, "team/gang"), named, "{waits}");
-}
-
-#[test]
-fn a_refusal_is_the_reason_only_of_runs_that_lack_machines() {
-    let refused = Backoff {
-        cause: FailureCause::StockOut,
-        zone: None,
-        count: 1,
-        until: at("12:05"),
-        message: String::new(),
-    };
-    let plan =
-        cluster().backoff(refused).node(1).coming("11:59").queued("first").queued("second").plan("12:00");
-    let reasons = ["first", "second"].map(|run| reason(&plan, run));
-    assert_eq!(reasons, [WaitReason::NodesComing, WaitReason::CapacityBackoff], "{plan}");
 }

@@ -1,0 +1,118 @@
+//! What an engine refused: how long it is waited out, and where it counts.
+
+use super::*;
+
+#[rstest]
+#[case::stock_out_a_minute(FailureCause::StockOut, 1, 60)]
+#[case::stock_out_doubles(FailureCause::StockOut, 4, 480)]
+#[case::stock_out_at_most_half_an_hour(FailureCause::StockOut, 20, 1800)]
+#[case::quota_ten_minutes(FailureCause::Quota, 1, 600)]
+#[case::quota_at_most_an_hour(FailureCause::Quota, 20, 3600)]
+fn refusals_are_waited_out_longer_and_longer(
+    #[case] cause: FailureCause,
+    #[case] count: i64,
+    #[case] seconds: i64,
+) {
+    // The entry before is as old as it can be without being forgotten.
+    let known = Backoff { cause, zone: None, count: count - 1, until: at("11:30"), message: String::new() };
+    let mut world = cluster().node(1).coming("11:59").failed(cause, "12:00").queued("train");
+    if count > 1 {
+        world = world.backoff(known);
+    }
+    let plan = world.plan("12:00");
+    let entry = &plan.report.pool.backoff[0];
+    assert_eq!(entry.count, count);
+    let wait = entry.until.duration_since(at("12:00")).as_secs();
+    assert!((seconds * 9 / 10..=seconds * 11 / 10).contains(&wait), "{wait} s instead of about {seconds}");
+    assert_eq!(plan.report.pool.health, PoolHealth::BackingOff);
+}
+
+#[test]
+fn one_refused_gang_counts_as_one_refusal() {
+    let world = cluster()
+        .node(1)
+        .coming("11:59")
+        .failed(FailureCause::StockOut, "12:00")
+        .node(2)
+        .coming("11:59")
+        .failed(FailureCause::StockOut, "12:00:05");
+    let entry = world.plan("12:00:10").report.pool.backoff[0].clone();
+    assert_eq!(entry.count, 1);
+    // Still in sight in the next plan, and still one.
+    assert_eq!(world.backoff(entry.clone()).plan("12:00:20").report.pool.backoff, [entry]);
+}
+
+#[test]
+fn a_machine_that_served_and_was_lost_is_no_refusal() {
+    let plan = cluster().node(1).failed(FailureCause::Lost, "12:00").queued("train").plan("12:00");
+    assert_eq!(plan.report.pool.backoff, []);
+    assert!(told(&plan).contains(&"request node 2".to_owned()));
+}
+
+#[test]
+fn a_machine_that_comes_after_a_refusal_ends_its_memory() {
+    let refused = || Backoff {
+        cause: FailureCause::StockOut,
+        zone: None,
+        count: 3,
+        until: at("12:04"),
+        message: String::new(),
+    };
+    let asked_before = cluster().backoff(refused()).node(1).idle_since("12:03").plan("12:03");
+    assert_eq!(asked_before.report.pool.backoff.len(), 1);
+    let mut world = cluster().backoff(refused()).node(1).idle_since("12:04");
+    world.0.nodes[0].requested_at = at("12:01");
+    assert_eq!(world.plan("12:04").report.pool.backoff, []);
+}
+
+#[test]
+fn a_full_zone_does_not_close_another() {
+    let refused = Backoff {
+        cause: FailureCause::StockOut,
+        zone: Some(Zone("a".into())),
+        count: 1,
+        until: at("12:05"),
+        message: String::new(),
+    };
+    let world = cluster().zones(&["a", "b"]).backoff(refused).queued("train");
+    assert_eq!(told(&world.plan("12:00")), ["request node 1 in zone b"]);
+    let bound = world.zone("a").node(1).in_zone("a").claimed_by("other").active("other", &[1]);
+    assert_eq!(told(&bound.plan("12:00")), [""; 0]);
+    assert_eq!(bound.plan("12:00").wake_at, Some(at("12:05")));
+}
+
+/// As it is after a restart: the engine's words are not stored with the back-off.
+#[test]
+fn a_refusal_without_words_ends_no_sentence_with_a_colon() {
+    let backoff = Backoff {
+        cause: FailureCause::StockOut,
+        zone: None,
+        count: 1,
+        until: at("00:03"),
+        message: String::new(),
+    };
+    let plan = cluster().min(1).backoff(backoff).queued("train").plan("00:02");
+    let told = plan.to_string();
+    assert!(told.contains("asked again at"), "{told}");
+    assert!(
+        told.lines()
+            .all(|line| !line.trim_end().ends_with(':') && !line.contains(": ;") && !line.contains(": [")),
+        "{told}"
+    );
+    assert!(!plan.report.pool.message.trim_end().ends_with(':'), "{}", plan.report.pool.message);
+}
+
+#[test]
+fn a_refusal_is_the_reason_only_of_runs_that_lack_machines() {
+    let refused = Backoff {
+        cause: FailureCause::StockOut,
+        zone: None,
+        count: 1,
+        until: at("12:05"),
+        message: String::new(),
+    };
+    let plan =
+        cluster().backoff(refused).node(1).coming("11:59").queued("first").queued("second").plan("12:00");
+    let reasons = ["first", "second"].map(|run| reason(&plan, run));
+    assert_eq!(reasons, [WaitReason::NodesComing, WaitReason::CapacityBackoff], "{plan}");
+}
