@@ -7,6 +7,7 @@ mod endings;
 mod limits;
 mod pod_template;
 mod protocol;
+mod refusals;
 mod remains;
 mod roles;
 mod stories;
