@@ -325,8 +325,8 @@ pub trait Provisioner: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Sets so many machines aside for nodes of this pool that are about to be asked for, for half a minute, after a live
-    /// look at them. Nothing is set aside when fewer than that are free, as the answer says.
+    /// Sets so many machines aside for nodes of this pool that are about to be asked for, after a live look at them: until half
+    /// a minute has passed in which none of them was taken. Nothing is set aside when fewer than that are free, as the answer says.
     async fn set_aside(&self, _: &Pool, _: &ClusterNodeSpec, _: i64) -> Result<Option<Supply>, Error> {
         Ok(None)
     }

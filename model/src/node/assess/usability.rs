@@ -83,7 +83,10 @@ impl Look<'_> {
     /// size.
     fn measure(&self, node: &NodeFacts) -> Capacity {
         let left = daemons::left_for_runs(node, self.s.daemons);
-        let left = self.s.strangers.map_or(left.clone(), |strangers| strangers.left_of(left));
+        let left = match self.s.strangers {
+            Some(strangers) => strangers.left_of(left),
+            None => left,
+        };
         let accelerators = self.s.node.spec.vm_size.accelerators.iter().map(|accelerator| {
             let name = accelerator.resource_name.clone();
             let count = left.devices.get(&name).copied().unwrap_or(0);
