@@ -321,6 +321,29 @@ async fn an_attempt_whose_pods_cannot_be_made_gives_its_machines_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_attempt_that_was_only_answered_before_the_operator_was_down_starts_afterwards() {
+    let world = World::with_nodes(1);
+    let process = world.start("one");
+    world.submit("r1", &json!({"retries": {"infrastructure": 0}}));
+    world.settle().await;
+    let pods = Matching::any().verb(Verb::Create).resource("pods");
+    let gate = world.server.pause(pods.clone(), When::Before);
+    world.allocate("r1", &["n0"]);
+    world.settle().await;
+    gate.reached().await;
+    world.server.fail(pods, Fault::InternalError);
+    drop(process);
+    gate.release();
+    world.settle().await;
+    world.pass(Duration::from_mins(30)).await;
+    assert_eq!((world.status("r1").attempts.len(), world.pods().len()), (1, 0));
+    world.server.heal();
+    let _process = world.start("two");
+    world.play().await;
+    assert_eq!((world.phase("r1"), world.status("r1").attempts.len()), (RunPhase::Running, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_attempt_that_lacks_nothing_starts_however_long_the_operator_was_down() {
     let world = World::with_nodes(1);
     let process = world.start("one");
