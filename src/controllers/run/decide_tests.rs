@@ -46,6 +46,7 @@ pub fn launched() -> Observed {
             .map(|(name, vm)| (name.to_owned(), node(name, vm)))
             .collect(),
         pool: Pool::default(),
+        starting_since: None,
         rehearsed_at: None,
         alike_is_taken: false,
         service_for: Some(1),

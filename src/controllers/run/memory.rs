@@ -48,6 +48,8 @@ pub struct Remembered {
     pub pods: BTreeMap<String, Kept>,
     /// Its Service.
     pub service: Option<KeptService>,
+    /// UID and attempt that is answered and not launched, and since when this process has seen it so.
+    pub starting: Option<((String, i32), Timestamp)>,
     /// Of which UID the pods were rehearsed, and when.
     pub rehearsed: Option<(String, Timestamp)>,
 }
@@ -151,6 +153,7 @@ impl Memory {
         let is_empty = remembered.run.is_none()
             && remembered.pods.is_empty()
             && remembered.service.is_none()
+            && remembered.starting.is_none()
             && remembered.rehearsed.is_none();
         let mut all = self.lock();
         if is_empty {

@@ -136,6 +136,8 @@ pub struct Observed {
     pub nodes: BTreeMap<String, NodeFacts>,
     /// Where it wants to run.
     pub pool: Pool,
+    /// Since when this process has seen that its attempt is answered and not launched.
+    pub starting_since: Option<Timestamp>,
     /// When the API server was last asked whether it would take the pods, by this process.
     pub rehearsed_at: Option<Timestamp>,
     /// Whether the API server has just said that it would take the pods of a Run that differs in name only.
@@ -215,6 +217,13 @@ pub fn observe(caches: &Caches, memory: &Memory, key: &ObjectKey, now: Timestamp
     let believed_until = believed_since.min().map(|since| since + BELIEVED);
     let rehearsed_at =
         remembered.rehearsed.clone().filter(|(of, _)| Some(of) == uid.as_ref()).map(|(_, at)| at);
+    let starting = match &subject {
+        Subject::Live { run, .. } => starting_attempt(run),
+        Subject::Over(_) | Subject::Unseen | Subject::Gone => None,
+    };
+    let kept = remembered.starting.take();
+    remembered.starting = starting.map(|of| kept.filter(|kept| kept.0 == of).unwrap_or((of, now)));
+    let starting_since = remembered.starting.as_ref().map(|(_, since)| *since);
     memory.replace(key, remembered);
     let (nodes, pool) = match &subject {
         Subject::Live { run, .. } => (nodes_of(caches, run), pool_of(caches, key, run).unwrap_or_default()),
@@ -234,6 +243,7 @@ pub fn observe(caches: &Caches, memory: &Memory, key: &ObjectKey, now: Timestamp
         pods,
         nodes,
         pool,
+        starting_since,
         rehearsed_at,
         alike_is_taken,
         service_for,
@@ -265,6 +275,13 @@ pub fn live(run: Arc<Run>) -> Subject {
             Subject::Live { run, valid }
         }
     }
+}
+
+/// UID and attempt of a Run that has an attempt which is answered and not launched.
+fn starting_attempt(run: &Run) -> Option<(String, i32)> {
+    let last = run.status.as_ref()?.attempts.last()?;
+    let is_starting = last.cause.is_none() && last.launched.is_none();
+    is_starting.then(|| Some((run.metadata.uid.clone()?, last.number))).flatten()
 }
 
 fn is_newer(run: &Run, cached: &RunFacts) -> bool {

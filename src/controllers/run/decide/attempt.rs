@@ -17,7 +17,8 @@ use crate::resources::pod::{self, Binding, Machine};
 /// of the Run; this is only in case it was missed.
 const LOOK_AGAIN: jiff::SignedDuration = jiff::SignedDuration::from_secs(30);
 
-/// How long an attempt may take from its answer to its launch. Its machines are paid for meanwhile. Pods are made within
+/// How long a process may try to launch an attempt that is answered. What passes while no operator is there to try is no
+/// sign of trouble. Its machines are paid for meanwhile. Pods are made within
 /// seconds; what keeps them from being made for longer than this (an API server that answers with errors, somebody's
 /// finalizer on a pod that must go) is not mended by waiting on these machines.
 pub const START_PATIENCE: jiff::SignedDuration = jiff::SignedDuration::from_mins(10);
@@ -121,7 +122,7 @@ fn start(
         return Decision::steps(dying);
     }
     // Where something is still to be waited for, not for ever. An attempt that lacks nothing starts, however late.
-    let out_of_patience = case.now >= answered_at(case, &draft) + START_PATIENCE;
+    let out_of_patience = case.now >= tried_since(case, &draft) + START_PATIENCE;
     let given_up = |draft: Draft| {
         let text = "it could not be started within 10 minutes, so its machines are given back";
         ended(draft, attempt, End::plain(AttemptCause::Infrastructure, text))
@@ -201,11 +202,12 @@ fn start(
     launch(case, run, draft, number, members)
 }
 
-/// When the attempt was answered.
-fn answered_at(case: &Case<'_>, draft: &Draft) -> jiff::Timestamp {
-    conditions::find(&draft.status.conditions, RunCondition::Allocated)
+/// Since when somebody has tried to start the attempt: since it was answered, or since this process has been there to try.
+fn tried_since(case: &Case<'_>, draft: &Draft) -> jiff::Timestamp {
+    let answered = conditions::find(&draft.status.conditions, RunCondition::Allocated)
         .filter(|allocated| allocated.status == ConditionStatus::True)
-        .map_or(case.now, |allocated| allocated.last_transition_time.0)
+        .map_or(case.now, |allocated| allocated.last_transition_time.0);
+    case.seen.starting_since.map_or(answered, |since| since.max(answered))
 }
 
 /// What makes the names of the attempt's hosts known, where they are told. Somebody may delete the Service later.

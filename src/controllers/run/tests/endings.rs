@@ -5,7 +5,7 @@ use std::time::Duration;
 use rstest::rstest;
 use serde_json::json;
 use trainyard_api::run_status::{AttemptCause, DirectiveKind, DirectiveReason, RunPhase, RunReason};
-use trainyard_fake_apiserver::{Matching, Verb, When};
+use trainyard_fake_apiserver::{Fault, Matching, Verb, When};
 
 use super::world::World;
 
@@ -209,6 +209,29 @@ async fn the_time_limit_counts_from_the_launch_and_fails_the_run() {
     world.play().await;
     assert_eq!((world.phase("r1"), world.reason("r1")), (RunPhase::Failed, Some(RunReason::WallClock)));
     assert!(world.status("r1").message.is_some_and(|text| text.contains("maxWallClockTime, 1h")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_was_only_answered_before_the_operator_was_down_starts_afterwards() {
+    let world = World::with_nodes(1);
+    let process = world.start("one");
+    world.submit("r1", &json!({"retries": {"infrastructure": 0}}));
+    world.settle().await;
+    let pods = Matching::any().verb(Verb::Create).resource("pods");
+    let gate = world.server.pause(pods.clone(), When::Before);
+    world.allocate("r1", &["n0"]);
+    world.settle().await;
+    gate.reached().await;
+    world.server.fail(pods, Fault::InternalError);
+    drop(process);
+    gate.release();
+    world.settle().await;
+    world.pass(Duration::from_mins(30)).await;
+    assert_eq!((world.status("r1").attempts.len(), world.pods().len()), (1, 0));
+    world.server.heal();
+    let _process = world.start("two");
+    world.play().await;
+    assert_eq!((world.phase("r1"), world.status("r1").attempts.len()), (RunPhase::Running, 1));
 }
 
 #[tokio::test(start_paused = true)]
