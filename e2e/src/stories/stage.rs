@@ -1,12 +1,13 @@
 //! Where stories play: a control plane with trainyard installed, and its operators.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::controlplane::{ControlPlane, Mark, Options, Refusal, Refusals};
 use crate::installation::{OPERATOR, Operator, install};
+use crate::rights::Right;
 
 /// A control plane, its operators by index, and what its cloud refuses. The operators are dropped first.
 pub struct Stage {
@@ -48,6 +49,13 @@ impl Stage {
         Ok(Refusing { stage: self, id })
     }
 
+    /// For a story that has taken a right from the operator: what was refused until now was to be refused.
+    pub async fn refusals_so_far_were_meant(&self) -> Result<()> {
+        let now = self.plane.audit_mark().await?;
+        *self.read_to.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        Ok(())
+    }
+
     /// Fails when the operator has asked for something that it has no right to, since this was asked last. A control plane
     /// that is not ours has no log to read.
     pub(super) fn nothing_was_forbidden(&self) -> Result<()> {
@@ -56,8 +64,14 @@ impl Stage {
         let (from, to) = (read_to.unwrap_or_else(|| log.start()), log.mark()?);
         let forbidden = log.forbidden_since(from)?;
         *read_to = Some(to);
-        let ours: Vec<_> = forbidden.iter().filter(|event| event.user == OPERATOR).collect();
-        ensure!(ours.is_empty(), "the chart's roles do not let the operator do what it tries: {ours:#?}");
+        let ours = forbidden.iter().filter(|event| event.user == OPERATOR);
+        let tried: BTreeSet<String> = ours
+            .map(|event| {
+                let right = Right::new(&event.group, &event.resource, &event.verb);
+                format!("{right} ({}/{})", event.namespace, event.name)
+            })
+            .collect();
+        ensure!(tried.is_empty(), "the chart's roles do not let the operator do what it tries: {tried:#?}");
         Ok(())
     }
 
