@@ -17,6 +17,9 @@ pub const NAMESPACE: &str = "trainyard-system";
 /// Release name of the chart, and so the name of the operator's `ServiceAccount`.
 pub const RELEASE: &str = "trainyard";
 
+/// The operator's user to the API server and in its audit log.
+pub const OPERATOR: &str = "system:serviceaccount:trainyard-system:trainyard";
+
 /// The folder of the checkout.
 pub fn checkout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
@@ -72,7 +75,8 @@ pub fn install_crds(plane: &ControlPlane) -> Result<()> {
     Ok(())
 }
 
-fn render(chart: &str, settings: &[&str]) -> Result<String> {
+/// What Helm makes of a chart with these settings, as [`install`] installs it: a stream of YAML documents.
+pub fn render(chart: &str, settings: &[&str]) -> Result<String> {
     let folder = checkout().join("charts").join(chart);
     let mut command = Command::new(binary("helm")?);
     command.args(["template", RELEASE]).arg(folder).args(["--namespace", NAMESPACE]).args(settings);

@@ -2,6 +2,7 @@
 //!
 //! * [`controlplane`]: the control plane itself.
 //! * [`installation`]: trainyard on it, as its users install it.
+//! * [`rights`]: what the chart grants, and what of it was used.
 //! * [`demo`]: what `make demo` shows.
 //! * [`mod@bench`]: what `make bench` measures.
 //! * [`tally`]: what a run of `cargo test` has really tested.
@@ -15,5 +16,6 @@ pub mod bench;
 pub mod controlplane;
 pub mod demo;
 pub mod installation;
+pub mod rights;
 pub mod stories;
 pub mod tally;

@@ -7,14 +7,12 @@ use std::fs;
 use std::process::Command;
 
 use serde_json::Value;
-use trainyard_e2e::controlplane::binary;
-use trainyard_e2e::installation::{checkout, operator_binary, run};
+use trainyard_e2e::installation::{checkout, operator_binary, render, run};
+use trainyard_e2e::rights::{Right, Rights, granted};
 
 /// All objects of a chart. Fails, and says what to build, when there is no Helm.
 fn rendered(chart: &str, settings: &[&str]) -> Vec<Value> {
-    let mut helm = Command::new(binary("helm").unwrap());
-    helm.args(["template", "trainyard"]).arg(checkout().join("charts").join(chart));
-    let text = run(helm.args(["--namespace", "trainyard-system"]).args(settings)).unwrap();
+    let text = render(chart, settings).unwrap();
     let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
     documents.into_iter().filter(|document| !document.is_null()).collect()
 }
@@ -73,7 +71,8 @@ fn probes_and_service_use_ports_that_the_operator_listens_on() {
     assert_eq!(service["spec"]["selector"], deployment["spec"]["selector"]["matchLabels"]);
 }
 
-/// What the operator asks of the API server: group, resource, verbs, and what for.
+/// What the operator asks of the API server: group, resource, verbs, and what for. That it does ask for it is held by
+/// `the_operator_uses_every_right_it_has_and_none_that_it_has_not`.
 const USED: [(&str, &str, &str); 25] = [
     // Watched by all controllers; read live before their nodes are taken for orphans; finalizers are patches.
     ("trainyard.dev", "clusters", "get list watch patch"),
@@ -114,8 +113,6 @@ const USED: [(&str, &str, &str); 25] = [
     ("coordination.k8s.io", "leases", "get create update"),
 ];
 
-type Verbs = BTreeMap<(String, String), BTreeSet<String>>;
-
 /// What people may do, by role; `edit` has what `view` has, and `admin` what `edit` has.
 const FOR_PEOPLE: [(&str, &str, &str); 10] = [
     ("viewer", "clusters", "get list watch"),
@@ -135,37 +132,17 @@ fn named<'a>(objects: &[&'a Value], name: &str) -> Vec<&'a Value> {
     objects.iter().copied().filter(|object| object["metadata"]["name"] == name).collect()
 }
 
-fn granted(roles: &[&Value]) -> Verbs {
-    let mut granted = Verbs::new();
-    let words = |value: &Value| -> Vec<String> {
-        value.as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
-    };
-    for rule in roles.iter().flat_map(|role| role["rules"].as_array().unwrap()) {
-        for group in words(&rule["apiGroups"]) {
-            for resource in words(&rule["resources"]) {
-                granted.entry((group.clone(), resource)).or_default().extend(words(&rule["verbs"]));
-            }
-        }
-    }
-    granted
-}
-
 #[test]
 fn the_roles_grant_what_is_used_and_nothing_more() {
     let objects = rendered("trainyard", &[]);
-    let used = |wanted: &dyn Fn(&str) -> bool| -> Verbs {
-        USED.iter()
-            .filter(|(group, ..)| wanted(group))
-            .map(|(group, resource, verbs)| {
-                let verbs = verbs.split(' ').map(ToOwned::to_owned).collect();
-                (((*group).to_owned(), (*resource).to_owned()), verbs)
-            })
-            .collect()
+    let of_leader = |group: &str| group == "coordination.k8s.io";
+    let used = |leader: bool| -> Rights {
+        let wanted = USED.iter().filter(|(group, ..)| of_leader(group) == leader);
+        wanted.flat_map(|(group, resource, verbs)| Right::several(group, resource, verbs)).collect()
     };
-    let leases = "coordination.k8s.io";
-    let operators = named(&of_kind(&objects, "ClusterRole"), "trainyard-operator");
-    assert_eq!(granted(&operators), used(&|group| group != leases));
-    assert_eq!(granted(&of_kind(&objects, "Role")), used(&|group| group == leases));
+    assert_eq!(granted(&objects, "ClusterRole", "trainyard-operator").unwrap(), used(false));
+    assert_eq!(granted(&objects, "Role", "trainyard-leader").unwrap(), used(true));
+    assert_eq!(of_kind(&objects, "Role").len(), 1);
 }
 
 #[test]
@@ -174,18 +151,16 @@ fn roles_for_people_grant_what_is_written_and_are_added_to_those_that_exist() {
     let roles = of_kind(&objects, "ClusterRole");
     for role in ["viewer", "user", "admin", "catalogue-viewer"] {
         let [found] = named(&roles, &format!("trainyard-{role}"))[..] else { panic!("one {role}") };
-        let granted = granted(&[found]);
+        let granted = granted(&objects, "ClusterRole", &format!("trainyard-{role}")).unwrap();
         for (of, resource, verbs) in FOR_PEOPLE.iter().filter(|(of, ..)| *of == role) {
-            let wanted: BTreeSet<String> = verbs.split(' ').map(ToOwned::to_owned).collect();
-            let there = granted.get(&("trainyard.dev".to_owned(), (*resource).to_owned()));
-            assert_eq!(there, Some(&wanted), "{of} on {resource}");
+            let there: Rights = granted.iter().filter(|right| right.resource == *resource).cloned().collect();
+            assert_eq!(there, Right::several("trainyard.dev", resource, verbs), "{of} on {resource}");
         }
-        for ((group, resource), verbs) in &granted {
-            assert_eq!(group, "trainyard.dev");
-            assert!(!resource.contains('/'), "{role} may {verbs:?} {resource}");
-            let writes =
-                verbs.iter().any(|verb| !["get", "list", "watch", "delete"].contains(&verb.as_str()));
-            assert!(!writes || resource != "clusternodes", "{role} may {verbs:?} clusternodes");
+        for right in &granted {
+            assert_eq!(right.group, "trainyard.dev");
+            assert!(!right.resource.contains('/'), "{role} may {right}");
+            let writes = !["get", "list", "watch", "delete"].contains(&right.verb.as_str());
+            assert!(!writes || right.resource != "clusternodes", "{role} may {right}");
         }
         let added_to: Vec<&str> = ["view", "edit", "admin"]
             .into_iter()

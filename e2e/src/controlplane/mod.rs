@@ -180,6 +180,13 @@ impl ControlPlane {
         client_of(&self.kubeconfig).await
     }
 
+    /// A client of the administrator who acts as somebody else, with the rights of that user and no others.
+    pub async fn client_as(&self, user: &str) -> Result<kube::Client> {
+        let mut config = config_of(&self.kubeconfig).await?;
+        config.auth_info.impersonate = Some(user.to_owned());
+        kube::Client::try_from(config).context("making a client")
+    }
+
     /// Writes a kubeconfig for a `ServiceAccount` that exists, with a token for a day.
     pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> Result<PathBuf> {
         let spec = TokenRequestSpec { expiration_seconds: Some(24 * 3600), ..TokenRequestSpec::default() };
@@ -320,11 +327,13 @@ impl Drop for Ours {
 }
 
 async fn client_of(kubeconfig: &Path) -> Result<kube::Client> {
+    kube::Client::try_from(config_of(kubeconfig).await?).context("making a client")
+}
+
+async fn config_of(kubeconfig: &Path) -> Result<kube::Config> {
     let read = || format!("reading {}", kubeconfig.display());
     let text = Kubeconfig::read_from(kubeconfig).with_context(read)?;
-    let config =
-        kube::Config::from_custom_kubeconfig(text, &KubeConfigOptions::default()).await.with_context(read)?;
-    kube::Client::try_from(config).context("making a client")
+    kube::Config::from_custom_kubeconfig(text, &KubeConfigOptions::default()).await.with_context(read)
 }
 
 fn next_number() -> u64 {

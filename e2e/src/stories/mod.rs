@@ -13,7 +13,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Guarantees: every wait is bounded and its error shows what the namespace holds. Stories share one control plane with one
+//! Guarantees: every wait is bounded and its error shows what the namespace holds. A story fails at its end when the operator
+//! was refused anything for want of a right, unless it was the story's doing (`Stage::refusals_so_far_were_meant`). Stories share one control plane with one
 //! operator; a story that stops the operator, or needs silence, begins with [`Story::begin_apart`].
 
 mod draft;

@@ -262,6 +262,12 @@ impl Drop for Story {
     fn drop(&mut self) {
         if let Some(began) = self.began {
             eprintln!("{:.1} s  {}", began.elapsed().as_secs_f64(), self.title);
+            // Whatever a story is about, in it the operator tries nothing that its roles forbid.
+            if !std::thread::panicking()
+                && let Err(error) = self.stage.nothing_was_forbidden()
+            {
+                panic!("{error:#}");
+            }
         }
     }
 }

@@ -7,10 +7,8 @@ use futures::future::try_join_all;
 use tokio::time::Instant;
 use trainyard_api::run_status::{QueueReason, RunPhase};
 use trainyard_e2e::controlplane::lose_node;
+use trainyard_e2e::installation::OPERATOR;
 use trainyard_e2e::stories::{Story, cluster, run};
-
-/// The operator's user, as the audit log has it.
-const OPERATOR: &str = "system:serviceaccount:trainyard-system:trainyard";
 
 #[tokio::test]
 async fn with_three_clusters_twenty_nodes_and_twenty_finished_runs_nothing_is_written() -> Result<()> {

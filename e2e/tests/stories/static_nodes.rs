@@ -174,6 +174,7 @@ async fn an_operator_killed_after_it_took_a_machine_finds_it_again() -> Result<(
         assert_eq!(node.status.unwrap_or_default().node_name, None, "it has been written down");
     }
     may_write_statuses(&story, Some(role)).await?;
+    story.stage.refusals_so_far_were_meant().await?;
 
     story.stage.start_operator(0).await?;
     let running = story.run_comes_to("training", RunPhase::Running).await?;
