@@ -106,7 +106,7 @@ const USED: [(&str, &str, &str); 25] = [
     ("karpenter.k8s.gcp", "gcenodeclasses", "get"),
     ("karpenter.azure.com", "aksnodeclasses", "get"),
     ("karpenter.kwok.sh", "kwoknodeclasses", "get"),
-    // Why a machine was refused is said nowhere else.
+    // Why a machine was refused is said nowhere else; in the namespace `default` only.
     ("", "events", "list watch"),
     ("events.k8s.io", "events", "create patch"),
     // In the operator's own namespace.
@@ -135,14 +135,25 @@ fn named<'a>(objects: &[&'a Value], name: &str) -> Vec<&'a Value> {
 #[test]
 fn the_roles_grant_what_is_used_and_nothing_more() {
     let objects = rendered("trainyard", &[]);
-    let of_leader = |group: &str| group == "coordination.k8s.io";
-    let used = |leader: bool| -> Rights {
-        let wanted = USED.iter().filter(|(group, ..)| of_leader(group) == leader);
+    let role_of = |group: &str, resource: &str| match (group, resource) {
+        ("coordination.k8s.io", _) => "trainyard-leader",
+        ("", "events") => "trainyard-machine-events",
+        _ => "trainyard-operator",
+    };
+    let used = |role: &str| -> Rights {
+        let wanted = USED.iter().filter(|(group, resource, _)| role_of(group, resource) == role);
         wanted.flat_map(|(group, resource, verbs)| Right::several(group, resource, verbs)).collect()
     };
-    assert_eq!(granted(&objects, "ClusterRole", "trainyard-operator").unwrap(), used(false));
-    assert_eq!(granted(&objects, "Role", "trainyard-leader").unwrap(), used(true));
-    assert_eq!(of_kind(&objects, "Role").len(), 1);
+    for (kind, role, namespace) in [
+        ("ClusterRole", "trainyard-operator", None),
+        ("Role", "trainyard-leader", Some("trainyard-system")),
+        ("Role", "trainyard-machine-events", Some("default")),
+    ] {
+        assert_eq!(granted(&objects, kind, role).unwrap(), used(role), "{role}");
+        let [found] = named(&of_kind(&objects, kind), role)[..] else { panic!("one {role}") };
+        assert_eq!(found["metadata"]["namespace"].as_str(), namespace, "{role}");
+    }
+    assert_eq!(of_kind(&objects, "Role").len(), 2);
 }
 
 #[test]
@@ -193,13 +204,16 @@ fn roles_are_bound_to_the_account_the_operator_runs_under() {
         let name = &account["metadata"]["name"];
         assert_eq!(deployment["spec"]["template"]["spec"]["serviceAccountName"], *name);
         for (binding, role) in [("ClusterRoleBinding", "ClusterRole"), ("RoleBinding", "Role")] {
-            let [bound] = of_kind(&objects, binding)[..] else { panic!("one {binding}") };
-            let bound_to = bound["roleRef"]["name"].as_str().unwrap();
-            let [role] = named(&of_kind(&objects, role), bound_to)[..] else { panic!("one {bound_to}") };
-            assert_eq!(bound["roleRef"]["name"], role["metadata"]["name"]);
-            assert_eq!(bound["roleRef"]["kind"], role["kind"]);
-            assert_eq!(bound["subjects"][0]["name"], *name);
-            assert_eq!(bound["subjects"][0]["namespace"], "trainyard-system");
+            let bindings = of_kind(&objects, binding);
+            assert!(!bindings.is_empty(), "no {binding}");
+            for bound in bindings {
+                let bound_to = bound["roleRef"]["name"].as_str().unwrap();
+                let [role] = named(&of_kind(&objects, role), bound_to)[..] else { panic!("one {bound_to}") };
+                assert_eq!(bound["metadata"]["namespace"], role["metadata"]["namespace"]);
+                assert_eq!(bound["roleRef"]["kind"], role["kind"]);
+                assert_eq!(bound["subjects"][0]["name"], *name);
+                assert_eq!(bound["subjects"][0]["namespace"], "trainyard-system");
+            }
         }
     }
 }

@@ -20,9 +20,10 @@ use trainyard_e2e::rights::{Right, chart_objects, granted, used};
 use trainyard_e2e::stories::{PATIENCE, Story, cluster, run};
 
 /// By these bindings of the chart, and no others, the operator may do what it does.
-const BOUND_BY: [&str; 2] = [
+const BOUND_BY: [&str; 3] = [
     r#"allowed by ClusterRoleBinding "trainyard-operator" of ClusterRole "trainyard-operator""#,
     r#"allowed by RoleBinding "trainyard-leader/trainyard-system" of Role "trainyard-leader""#,
+    r#"allowed by RoleBinding "trainyard-machine-events/default" of Role "trainyard-machine-events""#,
 ];
 
 #[tokio::test]
@@ -30,7 +31,9 @@ async fn the_operator_uses_every_right_it_has_and_none_that_it_has_not() -> Resu
     let story = Story::begin_apart("every right").await?;
     let objects = chart_objects()?;
     let mut all = granted(&objects, "ClusterRole", "trainyard-operator")?;
-    all.extend(granted(&objects, "Role", "trainyard-leader")?);
+    for role in ["trainyard-leader", "trainyard-machine-events"] {
+        all.extend(granted(&objects, "Role", role)?);
+    }
     ensure!(all.len() > 60, "the chart grants {}", all.len());
 
     tokio::try_join!(
