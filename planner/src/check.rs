@@ -5,6 +5,7 @@
 //! what was promised to users and to the protocol, not how it was reached.
 
 mod actions;
+mod asked;
 mod repeated;
 mod service;
 
@@ -14,6 +15,7 @@ use crate::action::Plan;
 use crate::snapshot::{Machine, Node, Snapshot};
 
 pub use actions::*;
+pub use asked::*;
 pub use repeated::*;
 pub use service::*;
 
@@ -46,6 +48,11 @@ pub const INVARIANTS: &[(&str, Invariant)] = &[
     ("reservation_is_not_delayed", reservation_is_not_delayed),
     ("every_wait_has_a_reason", every_wait_has_a_reason),
     ("every_node_has_a_reason", every_node_has_a_reason),
+    ("a_held_pool_starts_nothing", a_held_pool_starts_nothing),
+    ("a_frozen_pool_keeps_its_nodes", a_frozen_pool_keeps_its_nodes),
+    ("every_run_on_hold_says_so", every_run_on_hold_says_so),
+    ("as_few_runs_as_needed_are_stopped", as_few_runs_as_needed_are_stopped),
+    ("only_what_is_asked_for_is_removed", only_what_is_asked_for_is_removed),
     ("wake_is_ahead", wake_is_ahead),
 ];
 

@@ -13,7 +13,7 @@ use crate::placement;
 use crate::queue;
 use crate::refusals::Refusals;
 use crate::shrink::{self, Shrunk};
-use crate::snapshot::{Lifetime, PoolHold, Snapshot};
+use crate::snapshot::{PoolHold, Snapshot};
 use crate::supply::Supply;
 use crate::upkeep;
 use crate::world::World;
@@ -32,7 +32,7 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
     // 4. Give up nodes that will not serve again.
     upkeep::retire_broken(&mut world);
     // 5. Let go what has been of no use for long, and get within the maximum.
-    let is_frozen = snapshot.policy.hold == PoolHold::Freeze && snapshot.lifetime == Lifetime::Wanted;
+    let is_frozen = world.is_frozen();
     if !is_frozen {
         shrink::stalled(&mut world);
         deallocate::down_to_maximum(&mut world);

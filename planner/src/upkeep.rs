@@ -52,8 +52,9 @@ fn broken_member<'r>(world: &World, run: &'r ActiveRun) -> Option<(&'r NodeName,
             Some(at) => {
                 let state = &world.nodes[at];
                 let retired = state.retired.filter(|reason| reason.is_final());
-                let removed = removal(world, name);
-                match breakdown(state.node).or(removed).or(retired)? {
+                // Deleted by hand it waits for its runs, unless somebody then does not want to wait.
+                let broken = breakdown(state.node).filter(|reason| *reason != RetireReason::Deleted);
+                match broken.or(removal(world, name)).or(retired)? {
                     RetireReason::Preempted => DirectiveReason::NodePreempted,
                     RetireReason::Removed => DirectiveReason::NodeRemoved,
                     RetireReason::Unusable => DirectiveReason::NodeUnusable,
@@ -134,13 +135,23 @@ pub(crate) fn retire_broken(world: &mut World) {
         if state.released || (state.is_gone() && state.tenants.is_empty()) {
             continue;
         }
-        let is_final = state.retired.is_some_and(RetireReason::is_final);
-        let reason = match breakdown(state.node).or_else(|| removal(world, &state.node.name)) {
-            Some(reason) if !is_final => reason,
+        let broken = breakdown(state.node).filter(|reason| *reason != RetireReason::Deleted);
+        let reason = broken.or_else(|| removal(world, &state.node.name)).or_else(|| breakdown(state.node));
+        let reason = match reason {
+            Some(reason) if may_be_marked(state.retired, reason) => reason,
             None if deleting && state.retired.is_none() => RetireReason::ClusterDeleted,
             _ => continue,
         };
         world.retire(at, reason);
+    }
+}
+
+/// A final mark stays, but for one: a node that was deleted by hand waits for its runs, and may be removed from them.
+fn may_be_marked(retired: Option<RetireReason>, reason: RetireReason) -> bool {
+    match retired {
+        Some(RetireReason::Deleted) => matches!(reason, RetireReason::Removed | RetireReason::Preempted),
+        Some(retired) => !retired.is_final(),
+        None => true,
     }
 }
 
@@ -178,7 +189,9 @@ pub(crate) fn say_farewell(world: &mut World) {
         if state.is_gone() {
             let node = state.node.name.clone();
             world.decisions.farewells.push(Action::Forget { node });
-        } else if state.retired.is_some() && !state.released {
+        } else if !state.released
+            && state.retired.is_some_and(|reason| reason.is_final() || !world.is_frozen())
+        {
             match state.node.occupied.as_ref().map(|occupied| occupied.until) {
                 // To ask more often would help nobody: whoever owns the pod decides when it ends.
                 Some(until) if until > world.now => world.note_instant(until),

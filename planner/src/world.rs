@@ -15,8 +15,8 @@ use crate::clock;
 use crate::decisions::Decisions;
 use crate::identity::{NodeName, RunId};
 use crate::snapshot::{
-    ActiveRun, Claim, FailureCause, Hold, Lifetime, Machine, Node, Progress, QueuedRun, RequestedShare,
-    RetireReason, Snapshot,
+    ActiveRun, Claim, FailureCause, Hold, Lifetime, Machine, Node, PoolHold, Progress, QueuedRun,
+    RequestedShare, RetireReason, Snapshot,
 };
 
 /// How long a node that was ready and is not is counted on by runs that wait, as if it were booting. A kubelet that
@@ -209,11 +209,20 @@ impl<'a> World<'a> {
     /// The highest ordinal of the nodes that the Cluster was to begin with, once they have been asked for. Seen on nodes that
     /// exist: a plan may end before it has asked for any.
     pub(crate) fn initial_last_ordinal(&self) -> Option<i64> {
-        let last =
-            self.nodes.iter().map(|state| state.node.ordinal).fold(self.snapshot.last_ordinal, Ord::max);
-        let is_wanted = self.snapshot.policy.initial_nodes > 0;
-        let now = (is_wanted && self.initial_nodes_lacking() == 0).then_some(last);
-        self.snapshot.policy.initial_last_ordinal.or(now)
+        let policy = &self.snapshot.policy;
+        let count = policy.initial_nodes.min(self.maximum);
+        let now = || {
+            let mut there = self.nodes.iter().filter(|state| !state.is_gone());
+            // In order of ordinal: what else was asked for at the same time is for runs, and goes with them.
+            let last = there.nth(usize::try_from(count - 1).ok()?)?;
+            Some(last.node.ordinal)
+        };
+        policy.initial_last_ordinal.or_else(now)
+    }
+
+    /// Nothing is asked for, and nothing that could serve is given back.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.snapshot.policy.hold == PoolHold::Freeze && self.snapshot.lifetime == Lifetime::Wanted
     }
 
     /// The index of the node of that name.

@@ -10,8 +10,8 @@ mod world;
 use jiff::SignedDuration;
 use proptest::prelude::*;
 use trainyard_planner::{
-    DirectiveKind, FailureCause, Lifetime, Machine, Placement, Priority, Progress, Snapshot, Stock, Wait,
-    Zone, check, plan,
+    Deallocation, DirectiveKind, FailureCause, Lifetime, Machine, Placement, PoolHold, Priority, Progress,
+    Removal, RemovalKind, Snapshot, Stock, Wait, Zone, check, plan,
 };
 
 use fixture::at;
@@ -34,6 +34,10 @@ enum Event {
     Maximum(i64),
     Minimum(i64),
     IdleTimeout(i64),
+    Deallocation(Deallocation),
+    Hold(PoolHold),
+    Remove(RemovalKind, usize),
+    RemovalsWithdrawn,
     DeleteCluster,
     Boot(usize),
     Refuse(usize, FailureCause),
@@ -66,6 +70,14 @@ fn event() -> impl Strategy<Value = Event> {
         prop_oneof![Just(FailureCause::StockOut), Just(FailureCause::Quota), Just(FailureCause::Timeout)];
     let fault =
         prop_oneof![Just(FailureCause::Lost), Just(FailureCause::Preempted), Just(FailureCause::Unusable)];
+    let deallocation = prop_oneof![
+        Just(Deallocation::WaitForRunCompletion),
+        Just(Deallocation::Requeue),
+        Just(Deallocation::Terminate)
+    ];
+    let hold =
+        prop_oneof![2 => Just(PoolHold::None), 1 => Just(PoolHold::NoNewRuns), 1 => Just(PoolHold::Freeze)];
+    let removal = prop_oneof![Just(RemovalKind::Remove), Just(RemovalKind::RehearsePreemption)];
     prop_oneof![
         6 => (1i64..5, priority(), prop::option::of(1i64..90), prop::option::weighted(0.3, 0i64..120))
             .prop_map(|(nodes, priority, limit, deadline)| Event::Submit { nodes, priority, limit, deadline }),
@@ -76,6 +88,10 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0i64..6).prop_map(Event::Maximum),
         1 => (0i64..3).prop_map(Event::Minimum),
         1 => (0i64..10).prop_map(Event::IdleTimeout),
+        1 => deallocation.prop_map(Event::Deallocation),
+        1 => hold.prop_map(Event::Hold),
+        1 => (removal, any.clone()).prop_map(|(kind, node)| Event::Remove(kind, node)),
+        1 => Just(Event::RemovalsWithdrawn),
         // Rare, for it is the end of a history.
         1 => (0usize..8).prop_map(|die| if die == 0 { Event::DeleteCluster } else { Event::Boot(die) }),
         8 => any.clone().prop_map(Event::Boot),
@@ -144,6 +160,16 @@ fn happen(world: &mut World, event: &Event) -> Option<()> {
         }
         Event::Minimum(count) => world.live.policy.min_nodes = (*count).min(world.live.policy.max_nodes),
         Event::IdleTimeout(minutes) => world.live.policy.idle_timeout = SignedDuration::from_mins(*minutes),
+        Event::Deallocation(deallocation) => world.live.policy.deallocation = *deallocation,
+        Event::Hold(hold) => world.live.policy.hold = *hold,
+        Event::Remove(kind, node) => {
+            let all = [Machine::Coming, Machine::Ready, Machine::NotReady, Machine::Failed];
+            let ordinal = ordinal(world, node, &all)?;
+            let node = world.node(ordinal)?.name.clone();
+            world.live.removals.retain(|removal| removal.kind != *kind);
+            world.live.removals.push(Removal { node, kind: *kind });
+        }
+        Event::RemovalsWithdrawn => world.live.removals.clear(),
         Event::DeleteCluster => world.live.lifetime = Lifetime::Deleting,
         Event::Boot(node) => world.ready(ordinal(world, node, &[Machine::Coming])?),
         Event::Refuse(node, cause) => {
@@ -221,9 +247,10 @@ fn control(world: &mut World, seen: Snapshot, writes: usize) -> Result<(), TestC
     Ok(())
 }
 
-fn begin(zones: bool, stock: Option<i64>) -> World {
+fn begin(zones: bool, stock: Option<i64>, initial: i64) -> World {
     let mut world = World::new(at("12:00"));
     world.live.policy.stock = stock.map(|free| Stock { free, message: String::new() });
+    world.live.policy.initial_nodes = initial;
     if zones {
         world.live.policy.placement = Placement::SameZone(vec![Zone("a".into()), Zone("b".into())]);
     }
@@ -323,11 +350,15 @@ proptest! {
     fn whatever_happens_is_safe_and_settles(
         zones in any::<bool>(),
         stock in prop::option::of(0i64..6),
+        initial in prop_oneof![1 => Just(0i64), 1 => 1i64..4],
         steps in prop::collection::vec(step(), 1..40),
     ) {
-        let mut world = begin(zones, stock);
+        let mut world = begin(zones, stock, initial);
         live_through(&mut world, &steps)?;
         if world.live.lifetime != Lifetime::Gone {
+            // First as it is, perhaps on hold; then whoever holds it lets it go.
+            settle(&mut world)?;
+            world.live.policy.hold = PoolHold::None;
             settle(&mut world)?;
             is_as_wanted(&world)?;
         }

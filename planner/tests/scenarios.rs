@@ -11,6 +11,7 @@
 //! max 2    min 1    idle 5m    delete-cluster    growth blocked|free    stock 2 WORDS
 //! priority NAME high    cancel NAME    suspend NAME    resume NAME    delete-run NAME
 //! launch NAME    ending NAME    finish NAME    requeue NAME    given-up NAME
+//! occupied 1 12:08    free 1
 //! ready 1 2    fail 1 StockOut    gone 1    lost 1    silent 1    cordon 1    delete-node 1    lose-claim 1
 //! ```
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // Whether to update is asked of the environment.
@@ -24,8 +25,8 @@ use std::path::Path;
 
 use jiff::SignedDuration;
 use trainyard_planner::{
-    Deallocation, FailureCause, GrowthBlock, Lifetime, Machine, Placement, PoolHold, Priority, Removal,
-    RemovalKind, RequestedShare, Stock, Zone, check, effect, plan,
+    Deallocation, FailureCause, GrowthBlock, Lifetime, Machine, Occupied, Placement, PoolHold, Priority,
+    Removal, RemovalKind, RequestedShare, Stock, Zone, check, effect, plan,
 };
 
 use fixture::{at, gpus};
@@ -115,6 +116,11 @@ fn happen(world: &mut World, words: &[&str]) -> Option<()> {
         ["preempted", node] => world.fail(node.parse().ok()?, FailureCause::Preempted, Machine::Gone),
         ["lost", node] => world.fail(node.parse().ok()?, FailureCause::Lost, Machine::Gone),
         ["silent" | "cordon", node] => world.silence(node.parse().ok()?),
+        ["occupied", node, until] => {
+            let occupied = Occupied { pod: "team/left-over".into(), until: at(until) };
+            world.node(node.parse().ok()?)?.occupied = Some(occupied);
+        }
+        ["free", node] => world.node(node.parse().ok()?)?.occupied = None,
         ["delete-node", node] => world.node(node.parse().ok()?)?.deleted = true,
         ["lose-claim", node] => world.node(node.parse().ok()?)?.claims.clear(),
         ["ready", ref nodes @ ..] => {

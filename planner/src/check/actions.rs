@@ -8,7 +8,7 @@ use super::{Verdict, require, serves};
 use crate::action::{Action, Plan};
 use crate::effect;
 use crate::identity::{NodeName, RunId};
-use crate::snapshot::{Lifetime, Machine, Node, PoolHold, Progress, Snapshot};
+use crate::snapshot::{Lifetime, Machine, Node, PoolHold, Progress, RetireReason, Snapshot};
 
 fn maximum(snapshot: &Snapshot) -> i64 {
     if snapshot.lifetime == Lifetime::Wanted { snapshot.policy.max_nodes } else { 0 }
@@ -177,7 +177,8 @@ pub fn only_what_is_gone_is_forgotten(snapshot: &Snapshot, now: Timestamp, plan:
     require(!in_actions, || "something that must wait for the report does not".into())
 }
 
-/// What was lost or deleted is not called back; nothing is marked twice or without need.
+/// What was lost or deleted is not called back; nothing is marked twice or without need. What was deleted by hand and waits for its
+/// runs may still be removed from them.
 pub fn final_marks_stay(snapshot: &Snapshot, _: Timestamp, plan: &Plan) -> Verdict {
     let nodes = by_name(snapshot);
     let mut marked = BTreeSet::new();
@@ -186,7 +187,11 @@ pub fn final_marks_stay(snapshot: &Snapshot, _: Timestamp, plan: &Plan) -> Verdi
         let node = nodes.get(name).ok_or_else(|| format!("{name} is marked and does not exist"))?;
         require(marked.insert(name), || format!("{name} is marked twice"))?;
         require(!node.released, || format!("{name} is marked and was released"))?;
-        let is_final = node.retired.as_ref().is_some_and(|retired| retired.reason.is_final());
+        let is_removed =
+            matches!(action, Action::Retire { reason: RetireReason::Removed | RetireReason::Preempted, .. });
+        let is_final = node.retired.as_ref().is_some_and(|retired| {
+            retired.reason.is_final() && !(is_removed && retired.reason == RetireReason::Deleted)
+        });
         require(!is_final, || format!("the mark of {name} is final"))?;
         if let Action::Unretire { .. } = action {
             require(node.retired.is_some() && !node.deleted && node.failure.is_none(), || {
