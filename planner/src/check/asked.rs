@@ -103,7 +103,7 @@ pub fn as_few_runs_as_needed_are_stopped(snapshot: &Snapshot, now: Timestamp, pl
     let excess = serving.len() as i64 - snapshot.policy.max_nodes.max(0);
     let freed_without = |spared: Option<&str>| {
         let gone = |run: &&str| Some(*run) != spared && (ended.contains(*run) || stopped.contains(*run));
-        tenants.values().filter(|runs| !runs.is_empty() && runs.iter().all(|run| gone(&run))).count() as i64
+        tenants.values().filter(|runs| !runs.is_empty() && runs.iter().all(&gone)).count() as i64
     };
     // Nodes whose claims nobody explains are emptied by others, and counted by nobody.
     require(freed_without(None) >= excess, || {
