@@ -29,6 +29,13 @@ fn every_field_of_the_pod_template_is_explained() {
         schema["properties"].as_object().unwrap().keys().cloned().collect()
     };
     assert_eq!(explained(&page, "field"), names(template));
+    let kept = names(template);
+    for line in page.lines().skip_while(|line| !line.starts_with("| of a pod |")).skip(2) {
+        let Some(row) = line.strip_prefix("| ") else { break };
+        for word in row.split('|').next().unwrap().split('`').skip(1).step_by(2) {
+            assert!(!kept.contains(word), "podTemplate has {word}, and the page says that it has not");
+        }
+    }
     let mut sources = names(&template["properties"]["volumes"]["items"]);
     assert!(sources.remove("name"));
     assert_eq!(explained(&page, "source"), sources);

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result};
 use tokio::time::Instant;
 
-use crate::controlplane::{Component, ControlPlane, Process};
+use crate::controlplane::{ControlPlane, Process};
 
 /// A reading.
 pub struct Meter {
@@ -36,7 +36,7 @@ impl Meter {
     /// Reads the meters.
     pub fn read(plane: &ControlPlane, operator: &Process) -> Result<Self> {
         let mut used = vec![(OPERATOR, operator.cpu_seconds()?)];
-        for component in Component::ALL {
+        for component in plane.components()? {
             used.push((component.program(), plane.cpu_seconds(component)?));
         }
         used.push(("bench", own_seconds()?));

@@ -13,9 +13,9 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 use trainyard_api::cluster_node::NodeState;
 use trainyard_api::names::labels;
-use trainyard_api::{Cluster, ClusterNode, Run};
+use trainyard_api::{Cluster, ClusterNode, ProvisioningClass, Run};
 
-use crate::controlplane::eventually;
+use crate::controlplane::{add_machine, eventually};
 
 /// Where everything is created.
 pub const NAMESPACE: &str = "default";
@@ -25,6 +25,10 @@ const CLUSTER: &str = "warm";
 pub const VM_SIZE: &str = "Standard_D16s_v5";
 /// Thousandths of a cpu of one of them.
 const MACHINE_MILLIS: usize = 16_000;
+/// The class of machines that are lent, also the start of their names.
+const HALL: &str = "hall";
+/// By which it knows them.
+const HALL_LABEL: &str = "example.org/hall";
 /// Pods of a Run: one parameter server and three workers, all on its one machine.
 pub const PODS_PER_RUN: usize = 4;
 
@@ -36,27 +40,52 @@ fn patience(machines: usize) -> Duration {
     Duration::from_secs(120) + Duration::from_millis(500) * u32::try_from(machines).unwrap_or(u32::MAX)
 }
 
+/// Where the machines come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Machines {
+    /// Made by Karpenter.
+    Made,
+    /// Nodes that are there, lent by a class of the engine `static`.
+    Lent,
+}
+
 /// The pool.
 pub struct Pool {
     client: Client,
+    machines: Machines,
     size: usize,
     runs_per_machine: usize,
 }
 
 impl Pool {
     /// Asks for `size` machines, each for so many runs at a time, and waits until all are idle.
-    pub async fn fill(client: Client, size: usize, runs_per_machine: usize) -> Result<Self> {
-        let cluster = serde_json::from_value(json!({
+    pub async fn fill(
+        client: Client,
+        machines: Machines,
+        size: usize,
+        runs_per_machine: usize,
+    ) -> Result<Self> {
+        let mut cluster = json!({
             "apiVersion": "trainyard.dev/v1alpha1",
             "kind": "Cluster",
             "metadata": {"name": CLUSTER},
             "spec": {"vmSize": VM_SIZE, "scale": {"minNodes": size, "maxNodes": size}},
-        }))?;
+        });
+        if machines == Machines::Lent {
+            connect(&client, size).await?;
+            cluster["spec"]["provisioningClass"] = json!(HALL);
+        }
         let clusters: Api<Cluster> = Api::namespaced(client.clone(), NAMESPACE);
+        let cluster = serde_json::from_value(cluster)?;
         clusters.create(&PostParams::default(), &cluster).await.context("creating the Cluster")?;
-        let pool = Self { client, size, runs_per_machine };
+        let pool = Self { client, machines, size, runs_per_machine };
         pool.wait_until_idle().await?;
         Ok(pool)
+    }
+
+    /// Where its machines come from.
+    pub fn machines(&self) -> Machines {
+        self.machines
     }
 
     /// How many machines it has.
@@ -201,6 +230,24 @@ impl Pool {
         })
         .await
     }
+}
+
+/// Connects so many machines, and makes the class that lends them out.
+async fn connect(client: &Client, size: usize) -> Result<()> {
+    let class = serde_json::from_value(json!({
+        "apiVersion": "trainyard.dev/v1alpha1",
+        "kind": "ProvisioningClass",
+        "metadata": {"name": HALL},
+        "spec": {"static": {"nodeSelector": {HALL_LABEL: HALL}}},
+    }))?;
+    let classes: Api<ProvisioningClass> = Api::all(client.clone());
+    classes.create(&PostParams::default(), &class).await.context("creating the class")?;
+    let (labels, amounts) =
+        (json!({HALL_LABEL: HALL}), json!({"cpu": "16", "memory": "62Gi", "pods": "110"}));
+    for number in 1..=size {
+        add_machine(client, &format!("{HALL}-{number}"), &labels, &amounts).await?;
+    }
+    Ok(())
 }
 
 fn is_idle(node: &ClusterNode) -> bool {

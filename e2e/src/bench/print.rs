@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::disaster::Recovery;
 use super::flow::Flow;
 use super::meter;
-use super::pool::{PODS_PER_RUN, VM_SIZE};
+use super::pool::{Machines, PODS_PER_RUN, VM_SIZE};
 use super::queue::{Rate, STARTS};
 use super::requests::{Kind, Requests};
 use super::submission::Submission;
@@ -17,8 +17,12 @@ pub fn submissions(all: &[Submission], details: bool) -> String {
     let Some(last) = all.last() else { return String::new() };
     let runs = last.runs;
     let mut text = format!(
-        "{runs} runs of {PODS_PER_RUN} pods on {} idle {VM_SIZE}, {} time(s), {} processors\n",
+        "{runs} runs of {PODS_PER_RUN} pods on {} idle {VM_SIZE} ({}), {} time(s), {} processors\n",
         last.machines,
+        match last.source {
+            Machines::Made => "made by Karpenter",
+            Machines::Lent => "lent, no Karpenter",
+        },
         all.len(),
         meter::processors()
     );

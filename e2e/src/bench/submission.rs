@@ -10,7 +10,7 @@ use kube::api::{WatchEvent, WatchParams};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::meter::{Meter, Usage};
-use super::pool::{PODS_PER_RUN, Pool};
+use super::pool::{Machines, PODS_PER_RUN, Pool};
 use super::requests::Requests;
 use crate::controlplane::ControlPlane;
 use crate::installation::Operator;
@@ -27,6 +27,8 @@ pub struct Submission {
     pub runs: usize,
     /// Machines that they share.
     pub machines: usize,
+    /// Where these come from.
+    pub source: Machines,
     /// Until the last create was answered.
     pub submitted: Duration,
     /// Until the first, the middle and the last Run were shown as Running, which each is when all its pods are.
@@ -103,6 +105,7 @@ pub async fn measure(
     Ok(Submission {
         runs,
         machines: pool.size(),
+        source: pool.machines(),
         submitted,
         first: seen.first().copied().unwrap_or_default(),
         median: seen.get(runs / 2).copied().unwrap_or_default(),

@@ -9,9 +9,9 @@
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use trainyard_e2e::bench::disaster::{self, Accident};
-use trainyard_e2e::bench::pool::Pool;
+use trainyard_e2e::bench::pool::{Machines, Pool};
 use trainyard_e2e::bench::{flow, loss, print, queue, submission};
-use trainyard_e2e::controlplane::{ControlPlane, Options};
+use trainyard_e2e::controlplane::{Component, ControlPlane, Options};
 use trainyard_e2e::installation::{Operator, install};
 
 /// The operator's log as it is set by default: what it writes down is part of what it costs.
@@ -62,10 +62,13 @@ struct Starts {
     /// How many of them share a machine; 1 gives each its own.
     #[arg(long, default_value_t = 1)]
     runs_per_machine: usize,
+    /// Where the machines come from. Those that are lent need no Karpenter, so none is started.
+    #[arg(long, value_enum, default_value_t = Machines::Made)]
+    machines: Machines,
     /// How often each of them is measured.
     #[arg(long, default_value_t = 3)]
     repeat: usize,
-    /// How often a Node is deleted under a run; 0 leaves it out.
+    /// How often a Node is deleted under a run; 0 leaves it out. Not of machines that are lent: nobody makes another.
     #[arg(long, default_value_t = 10)]
     losses: usize,
     /// Print every kind of request.
@@ -81,10 +84,10 @@ async fn main() -> Result<()> {
         None => Arguments::parse_from(of_starts).what.context("`starts` is one of what can be measured")?,
     };
     match what {
-        What::Starts(Starts { runs, runs_per_machine, repeat, losses, details }) => {
-            for (index, runs) in runs.into_iter().enumerate() {
-                let losses = if index == 0 { losses } else { 0 };
-                starts(runs, runs_per_machine, repeat, losses, details).await?;
+        What::Starts(asked) => {
+            for (index, runs) in asked.runs.iter().enumerate() {
+                let losses = if index == 0 && asked.machines == Machines::Made { asked.losses } else { 0 };
+                starts(&asked, *runs, losses).await?;
             }
         }
         What::Losses { machines, repeat } => {
@@ -92,14 +95,14 @@ async fn main() -> Result<()> {
                 let mut all = Vec::new();
                 for number in 1..=repeat {
                     eprintln!("{machines} machines {kind}, {number} of {repeat}");
-                    let (plane, _operator) = installed().await?;
+                    let (plane, _operator) = installed(Options::default()).await?;
                     all.push(disaster::measure(&plane.client().await?, machines, accident).await?);
                 }
                 println!("{}", print::disaster(kind, machines, &all));
             }
         }
         What::Flow { runs, machines } => {
-            let (plane, operator) = installed().await?;
+            let (plane, operator) = installed(Options::default()).await?;
             let taken = flow::measure(&plane, &operator, runs, machines).await?;
             println!("{}", print::flow(runs, machines, &taken));
         }
@@ -107,7 +110,7 @@ async fn main() -> Result<()> {
             let mut all = Vec::new();
             for queued in queued {
                 eprintln!("{queued} runs in one queue");
-                let (plane, operator) = installed().await?;
+                let (plane, operator) = installed(Options::default()).await?;
                 all.push(queue::measure(&plane, &operator, queued).await?);
             }
             println!("{}", print::rates(&all));
@@ -117,24 +120,23 @@ async fn main() -> Result<()> {
 }
 
 /// Every measurement has a control plane of its own: none pays for what another left behind.
-async fn installed() -> Result<(ControlPlane, Operator)> {
-    let plane = ControlPlane::start(Options::default()).await?;
+async fn installed(options: Options) -> Result<(ControlPlane, Operator)> {
+    let plane = ControlPlane::start(options).await?;
     install(&plane).await?;
     let operator = Operator::start_with(&plane, 0, &OPERATOR_ARGUMENTS).await?;
     Ok((plane, operator))
 }
 
-async fn starts(
-    runs: usize,
-    runs_per_machine: usize,
-    repeat: usize,
-    losses: usize,
-    details: bool,
-) -> Result<()> {
-    let (plane, mut operator) = installed().await?;
-    let machines = runs.div_ceil(runs_per_machine);
-    eprintln!("making {machines} machines");
-    let pool = Pool::fill(plane.client().await?, machines, runs_per_machine).await?;
+async fn starts(asked: &Starts, runs: usize, losses: usize) -> Result<()> {
+    let Starts { runs_per_machine, machines, repeat, details, .. } = *asked;
+    let options = match machines {
+        Machines::Made => Options::default(),
+        Machines::Lent => Options::default().without(Component::Karpenter),
+    };
+    let (plane, mut operator) = installed(options).await?;
+    let size = runs.div_ceil(runs_per_machine);
+    eprintln!("{size} machines");
+    let pool = Pool::fill(plane.client().await?, machines, size, runs_per_machine).await?;
     let mut taken = Vec::new();
     for number in 1..=repeat {
         // A new process, whose memory and processor time are those of this measurement.
@@ -160,4 +162,30 @@ async fn starts(
         println!("{}", print::losses(&lost));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    /// What asks for it on the page and in the Makefile.
+    #[test]
+    fn what_the_page_shows_is_understood() {
+        let root = trainyard_e2e::installation::checkout();
+        let mut shown = 0;
+        for path in ["docs/benchmarks.md", "Makefile"] {
+            let text = std::fs::read_to_string(root.join(path)).unwrap();
+            for line in text.lines().map(str::trim).filter(|line| line.starts_with("target/release/bench")) {
+                let words = line.split('#').next().unwrap_or_default().split_whitespace();
+                match Arguments::try_parse_from(words) {
+                    Ok(_) => {}
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::DisplayHelp, "{path}: {line}: {error}"),
+                }
+                shown += 1;
+            }
+        }
+        assert!(shown >= 8, "{shown} are shown");
+    }
 }

@@ -259,6 +259,11 @@ impl ControlPlane {
         self.process(component)?.cpu_seconds()
     }
 
+    /// The programs that it consists of.
+    pub fn components(&self) -> Result<Vec<Component>> {
+        Ok(self.ours()?.processes().keys().copied().collect())
+    }
+
     /// Its process, for everything else.
     pub fn process(&self, component: Component) -> Result<Arc<Process>> {
         let ours = self.ours()?;
