@@ -75,6 +75,10 @@ bench-width: control-plane ## print more figures: shared machines, many lost at 
 	target/release/bench flow
 	target/release/bench queue
 
+.PHONY: bench-memory
+bench-memory: ## print what runs and nodes take of memory, in a plan and in the operator
+	$(CARGO) bench --quiet -p trainyard --bench memory
+
 # Installed once, of the version that is meant.
 .PHONY: cargo-mutants
 cargo-mutants:
