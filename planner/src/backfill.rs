@@ -91,7 +91,7 @@ pub(crate) fn reserve<'a>(world: &mut World, supply: &mut Supply, run: &'a Queue
             Stage::Later => {}
         }
     }
-    if world.snapshot.policy.growth_blocked.is_some() {
+    if world.snapshot.policy.growth_blocked.is_some() || supply.is_irreplaceable(run.node_count) {
         // What leaves now cannot be had again, and it is all that this run can hope for.
         for at in open.into_iter().filter(|at| supply.stage(*at) <= Stage::Coming) {
             world.keep(at);
@@ -101,7 +101,7 @@ pub(crate) fn reserve<'a>(world: &mut World, supply: &mut Supply, run: &'a Queue
         .nodes
         .iter()
         .enumerate()
-        .filter(|(at, state)| !state.is_gone() && !supply.is_reserved(*at))
+        .filter(|(at, state)| !state.is_gone() && !world.is_quarantined(state) && !supply.is_reserved(*at))
         .filter_map(|(at, state)| Some((fits_from(state, supply.left(at), &run.share)?, at)))
         .collect();
     busy.sort_unstable();

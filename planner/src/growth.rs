@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::action::Action;
 use crate::identity::Zone;
 use crate::refusals::Refusals;
-use crate::snapshot::{Backoff, Machine, Placement};
+use crate::snapshot::{Backoff, Placement};
 use crate::world::World;
 
 /// Whether and where machines may be asked for in this plan.
@@ -14,6 +14,8 @@ pub(crate) struct Growth {
     pub zone: Option<Zone>,
     /// Why not now.
     pub refused: Option<Backoff>,
+    /// Nodes that serve or come are in that zone, so that it may be no other.
+    is_bound: bool,
     /// A person must act first.
     blocked: bool,
     /// When that could change without a change of the snapshot.
@@ -34,16 +36,23 @@ impl Growth {
     pub(crate) fn new(world: &World, refusals: &Refusals) -> Self {
         let now = world.now;
         let blocked = world.snapshot.policy.growth_blocked.is_some();
-        let (zone, free_choice) = match &world.snapshot.policy.placement {
-            Placement::Any => (None, false),
-            Placement::SameZone(zones) => pinned_zone(world)
-                .map_or_else(|| (best_zone(zones, refusals, now), true), |zone| (Some(zone), false)),
+        let (pinned, zones) = match &world.snapshot.policy.placement {
+            Placement::Any => (None, None),
+            Placement::SameZone(zones) => (pinned_zone(world), Some(zones)),
         };
+        let (is_bound, free_choice) = (pinned.is_some(), pinned.is_none() && zones.is_some());
+        let zone = pinned.or_else(|| best_zone(zones?, refusals, now));
         let refused = refusals.against(zone.as_ref(), now).cloned();
         // With a free choice, the end of any refusal may change the choice.
         let changes =
             if free_choice { refusals.ends(now).min() } else { refused.as_ref().map(|entry| entry.until) };
-        Self { zone, refused, blocked, changes }
+        Self { zone, refused, is_bound, blocked, changes }
+    }
+
+    /// The choice that the last node leaves when it goes: a zone is refused, and no node binds the Cluster to it any more.
+    pub(crate) fn once_unbound(&self, world: &World, refusals: &Refusals) -> Option<Self> {
+        let is_free = self.is_bound && self.refused.is_some() && pinned_zone(world).is_none();
+        is_free.then(|| Self::new(world, refusals))
     }
 
     /// Asks for none, whatever is lacking.
@@ -96,10 +105,7 @@ fn best_zone(zones: &[Zone], refusals: &Refusals, now: Timestamp) -> Option<Zone
 /// Nodes that were about to leave are the cheapest ones to be had.
 fn call_back_for_minimum(world: &mut World, for_queue: i64) {
     let mut lacking = world.minimum - world.staying() - for_queue;
-    let mut callable: Vec<usize> =
-        (0..world.nodes.len()).filter(|at| world.nodes[*at].can_be_called_back()).collect();
-    callable.sort_by_key(|at| world.nodes[*at].node.machine != Machine::Ready);
-    for at in callable {
+    for at in world.callable() {
         if lacking <= 0 {
             break;
         }

@@ -141,7 +141,7 @@ fn pass_over<'a>(
     } else if let Some(hold) = run.hold.as_ref().filter(|hold| hold.until > world.now) {
         world.note_instant(hold.until);
         held(run, hold)
-    } else if run.node_count > world.maximum - world.quarantined {
+    } else if run.node_count > supply.attainable() {
         // Nothing is kept for it: a half gang would keep from others what it cannot use.
         let words = || world.snapshot.policy.stock.as_ref().map(|stock| stock.message.clone());
         let message = if position < NAMED_POSITIONS { words().unwrap_or_default() } else { String::new() };

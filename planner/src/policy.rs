@@ -40,7 +40,7 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
     }
 
     // 6. Serve the queue from what there is, comes, or can be asked for.
-    let growth = Growth::new(&world, &refusals);
+    let mut growth = Growth::new(&world, &refusals);
     let queue = queue::in_order(&snapshot.queued);
     let mut supply = Supply::new(&world);
     let waiting = match snapshot.policy.hold {
@@ -50,13 +50,17 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
     world.drop_unfinished();
 
     // 7. Ask for machines: for whole gangs of the queue, then for the minimum.
-    let grown = if is_frozen {
+    let mut grown = if is_frozen {
         Growth::nothing(&world)
     } else {
         growth.request(&mut world, supply.new_machines(), supply.later_machines())
     };
     // 8. Retire what nobody waits for and was idle for too long.
     let shrunk = if is_frozen { Shrunk::default() } else { shrink::idle(&mut world, grown.requested) };
+    if !is_frozen && let Some(elsewhere) = growth.once_unbound(&world, &refusals) {
+        grown = elsewhere.request(&mut world, supply.new_machines(), supply.later_machines());
+        growth = elsewhere;
+    }
     // 9. Release what has left, forget what is gone.
     upkeep::say_farewell(&mut world);
 

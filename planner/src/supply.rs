@@ -129,6 +129,10 @@ pub(crate) struct Supply {
     room: Count,
     leaving: Count,
     replaceable: i64,
+    /// See [`Supply::is_irreplaceable`].
+    obtainable: i64,
+    /// See [`Supply::attainable`].
+    attainable: i64,
     new_capacity: Capacity,
     new: i64,
     later: i64,
@@ -246,6 +250,16 @@ impl Supply {
             });
             self.take(at, share);
         }
+    }
+
+    /// So many nodes can serve at the same time, whatever runs and leaves now.
+    pub(crate) fn attainable(&self) -> i64 {
+        self.attainable
+    }
+
+    /// True when so many nodes can be had only as long as none of those that serve leaves.
+    pub(crate) fn is_irreplaceable(&self, count: i64) -> bool {
+        count > self.obtainable
     }
 
     /// So many nodes that leave after their runs can be replaced within the maximum.

@@ -147,7 +147,7 @@ impl<'a> World<'a> {
             now,
             minimum: written.minimum.min(maximum),
             maximum,
-            quarantined: quarantined(snapshot),
+            quarantined: snapshot.nodes.iter().filter(|node| is_quarantined(snapshot, node)).count() as i64,
             written,
             sharing,
             nodes,
@@ -238,6 +238,19 @@ impl<'a> World<'a> {
     /// Nodes that neither leave nor are broken.
     pub(crate) fn staying(&self) -> i64 {
         self.nodes.iter().filter(|state| state.stays()).count() as i64
+    }
+
+    /// It counts against the maximum, and no run counts on it.
+    pub(crate) fn is_quarantined(&self, state: &NodeState) -> bool {
+        is_quarantined(self.snapshot, state.node)
+    }
+
+    /// Nodes that may be called back, in the order in which they are: whoever waits is served best by what is ready.
+    pub(crate) fn callable(&self) -> Vec<usize> {
+        let mut callable: Vec<usize> =
+            (0..self.nodes.len()).filter(|at| self.nodes[*at].can_be_called_back()).collect();
+        callable.sort_by_key(|at| self.nodes[*at].node.machine != Machine::Ready);
+        callable
     }
 
     /// At `time` this plan would be another one.
@@ -366,14 +379,11 @@ impl<'a> World<'a> {
     }
 }
 
-/// Machines that were found and are lost: kept from use until they are back and empty, and when that is nobody knows.
-fn quarantined(snapshot: &Snapshot) -> i64 {
-    let is_kept = |node: &&Node| {
-        let cause = node.failure.as_ref().map(|failure| failure.cause);
-        node.released && node.machine == Machine::Failed && cause == Some(FailureCause::Lost)
-    };
-    let are_found = snapshot.policy.stock.is_some();
-    if are_found { snapshot.nodes.iter().filter(is_kept).count() as i64 } else { 0 }
+/// A machine that was found and is lost: kept from use until it is back and empty, and when that is nobody knows.
+fn is_quarantined(snapshot: &Snapshot, node: &Node) -> bool {
+    let cause = node.failure.as_ref().map(|failure| failure.cause);
+    let is_lost = node.machine == Machine::Failed && cause == Some(FailureCause::Lost);
+    is_lost && snapshot.policy.stock.is_some()
 }
 
 fn limits(snapshot: &Snapshot) -> Limits {

@@ -18,6 +18,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 use trainyard_planner::{Action, Priority, plan};
 
+use fixture::cases;
 use tiny::reference::{Outcome, allowed};
 use tiny::{Node, Run, Standing, World, busy, node, now, run};
 
@@ -229,12 +230,6 @@ fn any_world() -> impl Strategy<Value = World> {
             World { min: min.min(max), max, nodes, queue }
         },
     )
-}
-
-/// `count` cases, or more if `PROPTEST_CASES` says so.
-fn cases(count: u32) -> ProptestConfig {
-    let default = ProptestConfig::default();
-    ProptestConfig { cases: default.cases.max(count), failure_persistence: None, ..default }
 }
 
 proptest! {

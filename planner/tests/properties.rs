@@ -7,22 +7,10 @@ mod fixture;
 
 use jiff::SignedDuration;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use trainyard_planner::{RequestedShare, check, plan};
 
 use arbitrary::{now, snapshot};
-
-/// `count` cases, or more if `PROPTEST_CASES` says so; the same ones each time, unless `PROPTEST_RNG_SEED` gives another seed.
-/// Whoever hunts for faults gives one after the other; whoever checks a change must not find those of others.
-fn cases(count: u32) -> ProptestConfig {
-    let default = ProptestConfig::default();
-    let cases = default.cases.max(count);
-    let rng_seed = match default.rng_seed {
-        RngSeed::Random => RngSeed::Fixed(1),
-        given @ RngSeed::Fixed(_) => given,
-    };
-    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 2_000, rng_seed, ..default }
-}
+use fixture::cases;
 
 proptest! {
     #![proptest_config(cases(1_000))]

@@ -4,7 +4,7 @@ use super::hopeless::Hopeless;
 use super::{Bin, Count, Service, Stage, Supply};
 use crate::capacity::Capacity;
 use crate::snapshot::Machine;
-use crate::world::World;
+use crate::world::{NodeState, World};
 
 impl Supply {
     /// Everything that the world's nodes and maximum offer.
@@ -12,7 +12,8 @@ impl Supply {
         let total = world.total();
         let staying = world.staying();
         let may_grow = world.snapshot.policy.growth_blocked.is_none();
-        let mut callable = (world.maximum - staying).max(0);
+        let mut callable = world.callable();
+        callable.truncate((world.maximum - staying).max(0) as usize);
         let mut supply = Self {
             bins: Vec::with_capacity(world.nodes.len()),
             shelves: Default::default(),
@@ -20,21 +21,19 @@ impl Supply {
             room: Count::default(),
             leaving: Count::default(),
             replaceable: 0,
+            obtainable: 0,
+            attainable: 0,
             new_capacity: expected_capacity(world),
             new: 0,
             later: 0,
             hopeless: Hopeless::default(),
         };
-        let mut called_back = 0;
+        let mut is_callable = vec![false; world.nodes.len()];
+        callable.iter().for_each(|at| is_callable[*at] = true);
         let mut empty_bins = [Vec::new(), Vec::new()];
         for (at, state) in world.nodes.iter().enumerate() {
             // What is stalled takes up room like a node that leaves, which it does if it is idle for long enough.
-            let usable = (state.stays() && !state.is_stalled(world.now)) || {
-                let usable = callable > 0 && state.can_be_called_back();
-                callable -= i64::from(usable);
-                called_back += i64::from(usable);
-                usable
-            };
+            let usable = (state.stays() && !state.is_stalled(world.now)) || is_callable[at];
             let ready = state.node.machine == Machine::Ready;
             let empty = usable && state.tenants.is_empty();
             supply.bins.push(Bin {
@@ -68,17 +67,20 @@ impl Supply {
             supply.bins[*at].rank = rank;
         }
         (0..supply.bins.len()).for_each(|at| supply.change(at, |_| {}));
+        let stalled = world
+            .nodes
+            .iter()
+            .filter(|state| state.stays() && state.tenants.is_empty() && state.is_stalled(world.now));
+        let serving = staying - stalled.count() as i64 + callable.len() as i64;
+        supply.obtainable = world.maximum - world.quarantined;
+        supply.attainable = supply.obtainable.max(serving);
         if may_grow {
             supply.room.open = (world.maximum - total).max(0);
-            let occupied = world.nodes.iter().filter(|state| !state.is_gone() && !state.tenants.is_empty());
+            let is_kept = |state: &&NodeState| !state.tenants.is_empty() || world.is_quarantined(state);
+            let kept = world.nodes.iter().filter(|state| !state.is_gone()).filter(is_kept);
             let empty = ready.len() + coming.len();
-            let leaving = total - occupied.count() as i64 - empty as i64 - world.quarantined;
-            let stalled = world
-                .nodes
-                .iter()
-                .filter(|state| state.stays() && state.tenants.is_empty() && state.is_stalled(world.now));
-            let serving = staying - stalled.count() as i64 + called_back;
-            let most = (world.maximum - serving - supply.room.open).max(0);
+            let leaving = total - kept.count() as i64 - empty as i64;
+            let most = (supply.obtainable - serving - supply.room.open).max(0);
             supply.leaving.open = leaving.clamp(0, most);
             supply.replaceable = most - supply.leaving.open;
         }

@@ -1,5 +1,7 @@
 //! Machines that are found, and not made: the engine has counted what there is.
 
+use trainyard_planner::RunReport;
+
 use super::*;
 
 #[rstest]
@@ -51,14 +53,56 @@ fn where_machines_are_counted_the_count_decides_and_no_back_off() {
 
 #[test]
 fn nobody_counts_on_a_lost_machine_that_is_kept_from_use() {
-    for free in [0, 1] {
-        let world = cluster().max(4).free_machines(free).node(1).node(2).node(3);
-        let world = world.node(4).failed(FailureCause::Lost, "11:00").retired(RetireReason::Lost).released();
+    for (free, is_released) in [(0, true), (1, true), (0, false), (1, false)] {
+        let mut world = cluster().max(4).free_machines(free).node(1).node(2).node(3);
+        world = world.node(4).failed(FailureCause::Lost, "11:00");
+        if is_released {
+            world = world.retired(RetireReason::Lost).released();
+        }
         let plan = world.queued("gang").nodes(4).queued("small").plan("12:00");
         assert!(told(&plan).iter().any(|told| told.starts_with("start team/small")), "{:?}", told(&plan));
         let gang = &plan.report.runs.iter().find(|run| run.run.name == "gang").unwrap();
         assert_eq!(gang.wait.reason(), WaitReason::NoFreeMachines, "{:?}", gang.wait);
     }
+}
+
+#[test]
+fn the_plan_that_sees_a_machine_lost_keeps_no_idle_node_for_the_gang_that_it_was_for() {
+    let world = cluster().idle_timeout(minutes(0)).free_machines(0).node(1).node(2);
+    let world = world.node(3).failed(FailureCause::Lost, "11:00").queued("gang").nodes(3);
+    let expected = ["n-3: Lost", "n-1: Idle", "n-2: Idle"].map(|retired| format!("retire {retired}"));
+    assert_eq!(told(&world.plan("12:00"))[..3], expected);
+}
+
+#[test]
+fn the_end_of_a_run_on_a_lost_machine_gives_nobody_a_node() {
+    // What is on n-3 ends by 13:00, and then it is replaced. That n-2 is empty sooner is nothing to the gang.
+    let world = cluster().free_machines(0).node(1).node(2).failed(FailureCause::Lost, "11:00");
+    let mut world = world.claimed_by("dies").active("dies", &[2]);
+    world.last_active().progress = Progress::Ended;
+    let world = world.node(3).deleted().claimed_by("works").active("works", &[3]).until("13:00");
+    let world = world.queued("gang").nodes(2).queued("short").ends_within(minutes(20));
+    assert!(told(&world.plan("12:00")).contains(&"start team/short attempt 1 on n-1".to_owned()));
+    assert!(!told(&world.plan("12:50")).iter().any(|told| told.starts_with("start")), "it would not be over");
+}
+
+/// The maximum was lowered to 2; a lost machine is there besides and takes up room until it is back.
+#[rstest]
+#[case::that_is_idle(&[], "start team/gang attempt 1 on n-1, n-2")]
+#[case::that_is_idle_and_works(&[2], "retire n-3: Lost")]
+fn what_cannot_be_had_again_is_there_for_a_gang(#[case] working: &[i64], #[case] first: &str) {
+    let mut world = cluster().max(2).idle_timeout(minutes(0)).free_machines(0);
+    for ordinal in [1, 2] {
+        world = world.node(ordinal);
+        if working.contains(&ordinal) {
+            world = world.claimed_by("works").active("works", &[ordinal]);
+        }
+    }
+    let plan = world.node(3).failed(FailureCause::Lost, "11:00").queued("gang").nodes(2).plan("12:00");
+    assert!(told(&plan).contains(&first.to_owned()), "{plan}");
+    assert!(!told(&plan).iter().any(|told| told.ends_with("Idle")), "{plan}");
+    let waits = plan.report.runs.first().map(RunReport::reason);
+    assert_eq!(waits, (!working.is_empty()).then_some(WaitReason::NodesBusy));
 }
 
 #[test]

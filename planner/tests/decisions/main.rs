@@ -12,7 +12,7 @@ use fixture::{World, at, cluster, gpus, minutes, node_name, run_id};
 use rstest::rstest;
 use trainyard_planner::{
     Action, Backoff, DirectiveKind, DirectiveReason, DropBasis, FailureCause, Hold, HoldReason, Machine,
-    Plan, PoolHealth, RetireReason, WaitReason, Zone, check,
+    Plan, PoolHealth, Progress, RetireReason, WaitReason, Zone, check,
 };
 
 /// All actions as text, without the amounts.
@@ -40,6 +40,9 @@ fn working(world: World, runs: &[&str]) -> World {
 #[case::leaving_nodes_are_replaced(cluster().node(1).retired(RetireReason::Lost).released(), &["request node 2"])]
 #[case::a_node_that_was_about_to_leave_is_called_back(
     cluster().node(1).retired(RetireReason::Idle), &["call back n-1", "start team/train attempt 1 on n-1"])]
+#[case::and_one_that_is_ready_before_one_that_is_on_its_way(
+    cluster().max(1).node(1).coming("00:01").retired(RetireReason::NotNeeded).node(2).retired(RetireReason::Idle),
+    &["call back n-2", "start team/train attempt 1 on n-2", "release n-1"])]
 #[case::a_lost_node_is_never_called_back(
     cluster().node(1).retired(RetireReason::Lost), &["release n-1", "request node 2"])]
 fn one_run_waits(#[case] world: World, #[case] expected: &[&str]) {
@@ -242,7 +245,7 @@ fn a_node_that_never_came_and_is_gone_is_only_forgotten() {
 #[test]
 fn an_attempt_that_is_over_frees_nothing_before_its_pods_are_gone() {
     let mut world = working(cluster().max(1), &["a"]).queued("next");
-    world.last_active().progress = trainyard_planner::Progress::Ended;
+    world.last_active().progress = Progress::Ended;
     assert_eq!(told(&world.plan("00:01")), [""; 0]);
     assert!(
         world

@@ -81,6 +81,25 @@ fn a_full_zone_does_not_close_another() {
     assert_eq!(bound.plan("12:00").wake_at, Some(at("12:05")));
 }
 
+#[test]
+fn a_zone_that_is_refused_binds_nobody_once_its_last_node_leaves() {
+    let refused = Backoff {
+        cause: FailureCause::StockOut,
+        zone: Some(Zone("a".into())),
+        count: 1,
+        until: at("12:05"),
+        message: String::new(),
+    };
+    // One of three came, and is idle for long: in the plan that lets it go, the others are asked for elsewhere.
+    let world = cluster().zones(&["a", "b"]).zone("a").backoff(refused).beginning_with(3);
+    let world = world.node(1).in_zone("a").idle_since("11:00");
+    let plan = world.plan("12:00");
+    let elsewhere = [2, 3].map(|ordinal| format!("request node {ordinal} in zone b"));
+    assert_eq!(told(&plan), [&["retire n-1: Idle".into(), "release n-1".into()], &elsewhere[..]].concat());
+    assert_eq!(plan.report.pool.zone, Some(Zone("b".into())));
+    assert_eq!(check::planning_again_changes_nothing(&world.0, at("12:00"), &plan), Ok(()));
+}
+
 /// As it is after a restart: the engine's words are not stored with the back-off.
 #[test]
 fn a_refusal_without_words_ends_no_sentence_with_a_colon() {
