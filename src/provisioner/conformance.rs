@@ -5,6 +5,7 @@
 //! answer is right or [`PATIENCE`] is over.
 
 mod bench;
+mod lost;
 mod sharing;
 
 use std::{sync::Arc, time::Duration};
@@ -18,6 +19,10 @@ use trainyard_model::node::seen::{GivenUp, Machine, Owner};
 pub use self::bench::karpenter_block;
 use self::{
     bench::{Bench, pool, uid},
+    lost::{
+        a_lost_machine_is_removed_without_waiting_for_what_runs_there,
+        a_lost_machine_that_was_found_is_nobodys_until_it_is_back_and_empty,
+    },
     sharing::{
         a_machine_is_given_back_as_it_was_found, a_machine_that_was_given_back_is_taken_again,
         a_process_that_has_just_started_finds_what_was_asked_for,
@@ -68,8 +73,22 @@ pub trait World: Send + Sync {
     /// Whether the object under this name still has this UID and is not being deleted.
     async fn stands(&self, name: &str, uid: &str) -> Result<bool>;
 
-    /// Keeps the drain of this machine from ending by itself, until it is skipped.
-    async fn hang_drain(&self, machine: &Machine) -> Result<()>;
+    /// Puts something there that does not go by itself: a drain of this machine does not end until it is skipped, and where
+    /// machines are found nobody may have it.
+    async fn occupy(&self, machine: &Machine) -> Result<()>;
+
+    /// Where machines are found: takes that away again.
+    async fn vacate(&self, _: &Machine) -> Result<()> {
+        Ok(())
+    }
+
+    /// Nothing is heard of this machine any more, and what is there stays as it is.
+    async fn lose(&self, machine: &Machine) -> Result<()>;
+
+    /// Where machines are found: it is heard of again, with all that was there.
+    async fn bring_back(&self, _: &Machine) -> Result<()> {
+        Ok(())
+    }
 
     /// Makes the class of this pool's nodes missing, or gives it back. Returns the name by which it is told.
     async fn break_class(&self, pool: &Pool, broken: bool) -> Result<String>;
@@ -111,6 +130,8 @@ pub async fn run(world: &dyn World) -> Result<()> {
         a_machine_without_its_node_object_is_still_told,
         pools_do_not_see_each_other,
         a_hanging_drain_can_be_skipped if drains,
+        a_lost_machine_is_removed_without_waiting_for_what_runs_there if origin == Origin::Made,
+        a_lost_machine_that_was_found_is_nobodys_until_it_is_back_and_empty if origin == Origin::Found,
         a_missing_class_is_refused_before_anything_is_asked_for,
         a_process_that_has_just_started_finds_what_was_asked_for,
         two_pools_that_ask_at_once_never_get_one_machine,
@@ -373,7 +394,7 @@ async fn a_hanging_drain_can_be_skipped(bench: &Bench<'_>) -> Result<()> {
     let nodes = bench.nodes([1]);
     bench.ensure(&nodes).await?;
     let machine = bench.ready(&nodes[0]).await?;
-    bench.world.hang_drain(&machine).await?;
+    bench.world.occupy(&machine).await?;
     bench.release(Doomed::of(&machine), Drain::Wait).await?;
     let hanging = eventually(|| async {
         let machine = bench.machine(&nodes[0]).await?;

@@ -55,8 +55,16 @@ impl World for Bed {
         Ok(machine.is_some_and(|machine| machine.uid == uid && machine.deleting_since.is_none()))
     }
 
-    async fn hang_drain(&self, _: &Machine) -> Result<()> {
+    async fn occupy(&self, _: &Machine) -> Result<()> {
         self.engine.hang_drains(true);
+        Ok(())
+    }
+
+    async fn lose(&self, machine: &Machine) -> Result<()> {
+        let is_there = self.engine.change(&machine.name, |machine| {
+            machine.node.as_mut().unwrap().ready = false;
+        });
+        assert!(is_there);
         Ok(())
     }
 

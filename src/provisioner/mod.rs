@@ -16,6 +16,7 @@
 //! * An object of the right name with other UIDs is never adopted.
 //! * `observe` tells everything that is there, strangers included, and what the engine said of machines it gave up.
 //! * No machine is ever given to two ClusterNodes. One that was found is given back as it was found.
+//! * A lost machine is removed without waiting for what runs there. One that was found is nobody's until it is back and empty.
 //!
 //! An engine must never: decide whether a machine is wanted, busy or idle; read a Cluster, a Run or a class (all it
 //! needs is copied into the ClusterNode); wait.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail, ensure};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ListParams};
+use tokio::time::Instant;
 use trainyard_api::cluster::Cluster;
 use trainyard_api::cluster_node::ClusterNode;
 use trainyard_api::conditions::{self, ClusterCondition, ConditionStatus};
@@ -18,6 +19,9 @@ use crate::controlplane::eventually;
 /// How long anything may take. Most takes a second or two; this is for machines that are busy with other things.
 pub const PATIENCE: Duration = Duration::from_mins(2);
 
+/// What lasts for less is not seen where something is to stay as it is; a machine comes or goes in seconds.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+
 impl Story {
     /// Waits until `probe` is satisfied.
     pub async fn expect<T, F, Fut>(&self, what: &str, probe: F) -> Result<T>
@@ -29,6 +33,23 @@ impl Story {
             Ok(value) => Ok(value),
             Err(error) => bail!("{error:#}\n{}", self.inventory().await),
         }
+    }
+
+    /// Looks for so long, all the time, and fails at the first look that does not satisfy `probe`.
+    pub async fn stays_so<F, Fut>(&self, what: &str, time: Duration, mut probe: F) -> Result<()>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<()>>,
+    {
+        let begun = Instant::now();
+        while begun.elapsed() < time {
+            if let Err(error) = probe().await {
+                let after = begun.elapsed().as_secs_f64();
+                bail!("{what} was to stay so, and after {after:.1} s: {error:#}\n{}", self.inventory().await);
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+        Ok(())
     }
 
     /// Waits until the Run is in that phase.

@@ -23,7 +23,7 @@ use trainyard::{
 };
 use trainyard_api::{cluster_node::Engine, placement::NodeClassRef};
 use trainyard_e2e::controlplane::{
-    ControlPlane, LaunchError, NODE_CLASS, Options, Refusal, Refusals, eventually,
+    ControlPlane, LaunchError, NODE_CLASS, Options, Refusal, Refusals, eventually, lose_node,
 };
 use trainyard_model::node::seen::{GivenUp, Machine};
 
@@ -123,7 +123,7 @@ impl World for RealKarpenter {
     }
 
     /// A pod that must not be disrupted stalls the drain for as long as it lives.
-    async fn hang_drain(&self, machine: &Machine) -> Result<()> {
+    async fn occupy(&self, machine: &Machine) -> Result<()> {
         let node = machine.node.as_ref().context("no Node")?;
         let name = format!("holds-{}", machine.name);
         let pod: Pod = serde_json::from_value(json!({
@@ -143,6 +143,10 @@ impl World for RealKarpenter {
             Ok(())
         })
         .await
+    }
+
+    async fn lose(&self, machine: &Machine) -> Result<()> {
+        lose_node(&self.client, &machine.node.as_ref().context("no Node")?.name).await
     }
 
     async fn break_class(&self, _: &Pool, broken: bool) -> Result<String> {

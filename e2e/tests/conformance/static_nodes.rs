@@ -1,13 +1,13 @@
 //! Static nodes: machines that kwok plays, as an administrator would have put them there.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use trainyard::{
     tasks::Tasks,
 };
 use trainyard_api::cluster_node::{Engine, StaticNode};
-use trainyard_e2e::controlplane::{ControlPlane, add_machine};
+use trainyard_e2e::controlplane::{ControlPlane, add_machine, bring_back_node, eventually, lose_node};
 use trainyard_model::node::seen::{GivenUp, Machine};
 
 /// The label that the classes of the cases select by.
@@ -44,6 +44,10 @@ impl Hall {
 
     fn nodes(&self) -> Api<Node> {
         Api::all(self.client.clone())
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), "default")
     }
 
     /// The machines of a pool, also while its class selects none of them.
@@ -115,8 +119,32 @@ impl World for Hall {
         }))
     }
 
-    async fn hang_drain(&self, _: &Machine) -> Result<()> {
-        unreachable!("nothing is drained")
+    async fn occupy(&self, machine: &Machine) -> Result<()> {
+        let pod = json!({
+            "metadata": {"name": machine.name},
+            "spec": {"nodeName": machine.name, "containers": [{"name": "main", "image": "x"}],
+                     "tolerations": [{"operator": "Exists"}]},
+        });
+        self.pods().create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
+        eventually("the pod to run", Duration::from_secs(30), || async {
+            let phase = self.pods().get(&machine.name).await?.status.and_then(|status| status.phase);
+            ensure!(phase.as_deref() == Some("Running"), "{phase:?}");
+            Ok(())
+        })
+        .await
+    }
+
+    async fn vacate(&self, machine: &Machine) -> Result<()> {
+        self.pods().delete(&machine.name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    async fn lose(&self, machine: &Machine) -> Result<()> {
+        lose_node(&self.client, &machine.name).await
+    }
+
+    async fn bring_back(&self, machine: &Machine) -> Result<()> {
+        bring_back_node(&self.client, &machine.name).await
     }
 
     async fn break_class(&self, pool: &Pool, broken: bool) -> Result<String> {

@@ -12,6 +12,7 @@
 mod capacity;
 mod deletion;
 mod elasticity;
+mod events;
 mod explained;
 mod failures;
 mod hostile;

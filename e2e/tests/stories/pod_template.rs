@@ -1,7 +1,9 @@
 //! What users add to the pods of their Runs, and what of it is refused.
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::core::v1::{Container, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, PersistentVolume, PersistentVolumeClaim, Pod, Secret, ServiceAccount,
+};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -33,23 +35,29 @@ fn requested(container: &Container) -> Result<(i64, i64)> {
     Ok((cpu.context("cpu")?, memory.context("memory")?))
 }
 
+/// A claim of that name, and a volume of many readers and writers that it is bound to.
+async fn bound_claim(story: &Story, name: &str) -> Result<()> {
+    let share = json!({"storageClassName": "", "accessModes": ["ReadWriteMany"]});
+    let of_story = format!("{}-{name}", story.namespace);
+    let mut volume = share.clone();
+    volume["capacity"] = json!({"storage": "1Ti"});
+    volume["nfs"] = json!({"server": "files.example", "path": "/imagenet"});
+    let volume = json!({"metadata": {"name": of_story}, "spec": volume});
+    story.create(Api::<PersistentVolume>::all(story.client.clone()), volume).await?;
+    let mut claim = share;
+    claim["resources"] = json!({"requests": {"storage": "1Ti"}});
+    claim["volumeName"] = json!(of_story);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(story.client.clone(), &story.namespace);
+    story.create(claims, json!({"metadata": {"name": name}, "spec": claim})).await
+}
+
 #[tokio::test]
 async fn a_run_with_volumes_a_security_context_and_a_sidecar_fits_its_machine() -> Result<()> {
     let story = Story::begin("additions to pods").await?;
     story.label_namespace(json!({"pod-security.kubernetes.io/enforce": "restricted"})).await?;
     let accounts: Api<ServiceAccount> = Api::namespaced(story.client.clone(), &story.namespace);
     story.create(accounts, json!({"metadata": {"name": "trainer"}})).await?;
-    let share = json!({"storageClassName": "", "accessModes": ["ReadWriteMany"]});
-    let mut volume = share.clone();
-    volume["capacity"] = json!({"storage": "1Ti"});
-    volume["nfs"] = json!({"server": "files.example", "path": "/imagenet"});
-    let volume = json!({"metadata": {"name": "story-imagenet"}, "spec": volume});
-    story.create(Api::<PersistentVolume>::all(story.client.clone()), volume).await?;
-    let mut claim = share;
-    claim["resources"] = json!({"requests": {"storage": "1Ti"}});
-    claim["volumeName"] = json!("story-imagenet");
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(story.client.clone(), &story.namespace);
-    story.create(claims, json!({"metadata": {"name": "imagenet"}, "spec": claim})).await?;
+    bound_claim(&story, "imagenet").await?;
 
     story.create_cluster(cluster("pool").of_size(ONE_GPU).max(2)).await?;
     let training = run("training").on("pool").nodes(2).lasting("8s").secured(restricted()).adding(json!({
@@ -188,5 +196,109 @@ async fn a_run_that_asks_for_its_machines_files_is_refused_where_pod_security_is
     ensure!(message.contains("hostPath volumes (volume \"machine\")"), "{message}");
     let rested = story.cluster_rests_with("pool", 0).await?;
     assert_eq!(rested.status.context("a status")?.last_node_ordinal, 0, "no machine was bought");
+    Ok(())
+}
+
+/// All that a Run can add to a pod: volumes of every source, who it is, what runs beside it.
+const ALL_OF_IT: &str = include_str!("../../../src/resources/goldens/pod-template.spec.json");
+
+/// The pod's spec that follows from it, without what every pod has.
+const ITS_POD: &str = include_str!("../../../src/resources/goldens/pod-template.json");
+
+/// Variables whose values come from elsewhere.
+fn variables_from_elsewhere() -> Value {
+    json!([
+        {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k", "optional": true}}},
+        {"name": "CONFIG", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}},
+        {"name": "IP", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}},
+    ])
+}
+
+/// Everything that pods with all of it name.
+async fn everything_they_name(story: &Story) -> Result<()> {
+    let space = &story.namespace;
+    let object = |name: &str| json!({"metadata": {"name": name}});
+    story.create(Api::<ServiceAccount>::namespaced(story.client.clone(), space), object("trainer")).await?;
+    let mut settings = object("c");
+    settings["data"] = json!({"k": "settings"});
+    story.create(Api::<ConfigMap>::namespaced(story.client.clone(), space), settings).await?;
+    for name in ["s", "blob"] {
+        let mut secret = object(name);
+        secret["stringData"] = json!({"k": "secret"});
+        story.create(Api::<Secret>::namespaced(story.client.clone(), space), secret).await?;
+    }
+    let mut class = object("nvidia");
+    class["handler"] = json!("nvidia");
+    story.create(Api::<RuntimeClass>::all(story.client.clone()), class).await?;
+    bound_claim(story, "data").await
+}
+
+/// Takes out of a list what the API server has put there: the token of the ServiceAccount.
+fn take_token(list: &mut Value) -> usize {
+    let list = list.as_array_mut().expect("a list");
+    let all = list.len();
+    list.retain(|one| !one["name"].as_str().is_some_and(|name| name.starts_with("kube-api-access-")));
+    all - list.len()
+}
+
+/// Fails where `whole` lacks anything of `part`. Lists are the same length; the API server adds fields to objects.
+fn has_all_of(whole: &Value, part: &Value, path: &str) -> Result<()> {
+    match (whole, part) {
+        (Value::Object(whole), Value::Object(part)) => {
+            for (key, value) in part {
+                let found = whole.get(key).with_context(|| format!("{path}.{key} is missing"))?;
+                has_all_of(found, value, &format!("{path}.{key}"))?;
+            }
+        }
+        (Value::Array(whole), Value::Array(part)) => {
+            ensure!(
+                whole.len() == part.len(),
+                "{path} has {} and not {}: {whole:?}",
+                whole.len(),
+                part.len()
+            );
+            for (at, (found, value)) in whole.iter().zip(part).enumerate() {
+                has_all_of(found, value, &format!("{path}[{at}]"))?;
+            }
+        }
+        _ => ensure!(whole == part, "{path} is {whole}, and was to be {part}"),
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn all_that_a_run_can_add_is_in_its_pod_as_the_api_server_keeps_it() -> Result<()> {
+    let story = Story::begin("all additions").await?;
+    everything_they_name(&story).await?;
+    story.create_cluster(cluster("pool").of_size(ONE_GPU).max(1)).await?;
+    let all: Value = serde_json::from_str(ALL_OF_IT)?;
+    let training = run("training").on("pool").lasting("2s");
+    let training = training.secured(all["container"]["securityContext"].clone());
+    let training =
+        training.adding(all["podTemplate"].clone()).adding(json!({"env": variables_from_elsewhere()}));
+    story.submit(training).await?;
+    story.run_comes_to("training", RunPhase::Completed).await?;
+
+    let stored = serde_json::to_value(story.pods().get("training-worker-0").await?)?;
+    let mut spec = stored["spec"].clone();
+    let mut expected: Value = serde_json::from_str(ITS_POD)?;
+    // As large as the machine, which is another one there; and it is at one registry.
+    for field in ["resources", "image"] {
+        expected["containers"][0].as_object_mut().context("the training's container")?.remove(field);
+    }
+    assert_eq!(take_token(&mut spec["volumes"]), 1, "the token it asks for");
+    for containers in ["containers", "initContainers"] {
+        for container in spec[containers].as_array_mut().context("containers")? {
+            assert_eq!(take_token(&mut container["volumeMounts"]), 1, "is in {}", container["name"]);
+        }
+    }
+    // A sidecar without mounts of its own has the token's alone.
+    expected["initContainers"][1]["volumeMounts"] = json!([]);
+    has_all_of(&spec, &expected, "spec")?;
+
+    let env = spec["containers"][0]["env"].as_array().context("variables")?;
+    let mut from_elsewhere = env.clone();
+    from_elsewhere.retain(|one| one.get("valueFrom").is_some());
+    assert_eq!(Value::Array(from_elsewhere), variables_from_elsewhere());
     Ok(())
 }

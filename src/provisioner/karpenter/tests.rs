@@ -20,6 +20,7 @@ use crate::{
     provisioner::{
         RefusalCode,
         conformance::{self, World, eventually},
+        static_nodes::double::kubelet,
     },
     tasks::Tasks,
     telemetry::metrics::Metrics,
@@ -93,8 +94,14 @@ impl World for Bed {
         }))
     }
 
-    async fn hang_drain(&self, machine: &Machine) -> Result<()> {
+    async fn occupy(&self, machine: &Machine) -> Result<()> {
         self.double.script(|script| _ = script.hang.insert(machine.name.clone()));
+        Ok(())
+    }
+
+    async fn lose(&self, machine: &Machine) -> Result<()> {
+        let node = machine.node.as_ref().context("no Node")?;
+        kubelet(&self.double.server, &node.name, "Unknown");
         Ok(())
     }
 

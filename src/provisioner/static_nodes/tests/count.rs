@@ -46,7 +46,7 @@ async fn a_node_is_taken_soon_after_the_pod_of_others_has_gone() {
     bed.server.put(&stranger("web", "vm-1", |_| {}));
     let Launched::NoneLeft { message } = bed.ask(&node(1)).await.unwrap() else { panic!("taken") };
     assert_eq!(message, "0 of 1 matching nodes are free: vm-1 carries pod others/web");
-    bed.server.remove::<k8s_openapi::api::core::v1::Pod>("others", "web");
+    bed.server.remove::<Pod>("others", "web");
     let supply = bed.engine.count(&the_pool(), &node(1).spec).await.unwrap().unwrap();
     assert_eq!(supply.counted.free, 0, "nobody has told");
     let wait = supply.again_at.unwrap().duration_since(bed.engine.clock.now());

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
 use rstest::rstest;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -195,8 +196,24 @@ impl World for Bed {
         }))
     }
 
-    async fn hang_drain(&self, _: &Machine) -> Result<()> {
-        unreachable!("nothing is drained")
+    async fn occupy(&self, machine: &Machine) -> Result<()> {
+        self.server.put(&stranger(&machine.name, &machine.name, |_| {}));
+        Ok(())
+    }
+
+    async fn vacate(&self, machine: &Machine) -> Result<()> {
+        assert!(self.server.remove::<Pod>("others", &machine.name));
+        Ok(())
+    }
+
+    async fn lose(&self, machine: &Machine) -> Result<()> {
+        kubelet(&self.server, &machine.name, "Unknown");
+        Ok(())
+    }
+
+    async fn bring_back(&self, machine: &Machine) -> Result<()> {
+        kubelet(&self.server, &machine.name, "True");
+        Ok(())
     }
 
     async fn break_class(&self, pool: &Pool, broken: bool) -> Result<String> {
