@@ -15,8 +15,8 @@ use crate::clock;
 use crate::decisions::Decisions;
 use crate::identity::{NodeName, RunId};
 use crate::snapshot::{
-    ActiveRun, Claim, FailureCause, Hold, Lifetime, Machine, Node, PoolHold, Progress, QueuedRun,
-    RequestedShare, RetireReason, Snapshot,
+    ActiveRun, Claim, Hold, Lifetime, Machine, Node, PoolHold, Progress, QueuedRun, RequestedShare,
+    RetireReason, Snapshot,
 };
 
 /// How long a node that was ready and is not is counted on by runs that wait, as if it were booting. A kubelet that
@@ -147,7 +147,8 @@ impl<'a> World<'a> {
             now,
             minimum: written.minimum.min(maximum),
             maximum,
-            quarantined: quarantined(snapshot),
+            quarantined: snapshot.nodes.iter().filter(|node| node.released && node.may_come_back()).count()
+                as i64,
             written,
             sharing,
             nodes,
@@ -348,7 +349,7 @@ impl<'a> World<'a> {
         self.nodes[at].promised = true;
     }
 
-    /// Lets a node's machine be destroyed.
+    /// Lets a node's machine go.
     pub(crate) fn release(&mut self, at: usize) {
         let state = &mut self.nodes[at];
         state.released = true;
@@ -364,16 +365,6 @@ impl<'a> World<'a> {
     pub(crate) fn give_up(&mut self, run: &QueuedRun) {
         self.decisions.give_ups.push(Action::GiveUp { run: run.id.clone() });
     }
-}
-
-/// Machines that were found and are lost: kept from use until they are back and empty, and when that is nobody knows.
-fn quarantined(snapshot: &Snapshot) -> i64 {
-    let is_kept = |node: &&Node| {
-        let cause = node.failure.as_ref().map(|failure| failure.cause);
-        node.released && node.machine == Machine::Failed && cause == Some(FailureCause::Lost)
-    };
-    let are_found = snapshot.policy.stock.is_some();
-    if are_found { snapshot.nodes.iter().filter(is_kept).count() as i64 } else { 0 }
 }
 
 fn limits(snapshot: &Snapshot) -> Limits {
