@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capacity::Capacity;
 use crate::closed_set::closed_set;
+use crate::cluster_node::VmSizeFacts;
 use crate::conditions::Condition;
 use crate::schema;
 use crate::tenancy::NamespaceSelector;
@@ -244,7 +245,7 @@ closed_set! {
 }
 
 /// What is, in AmlCompute's words.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = ordinals_only_grow())]
 pub struct ClusterStatus {
@@ -299,6 +300,9 @@ pub struct ClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::zone")]
     pub zone: Option<String>,
+    /// The size last found: what each new node is held to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm_size: Option<VmSizeFacts>,
     /// The class found at first, kept from then on: a new default moves no Cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provisioning_class: Option<ProvisioningClassRef>,
@@ -408,4 +412,28 @@ pub struct ProvisioningClassRef {
     /// UID it had when it was found.
     #[schemars(schema_with = "schema::uid")]
     pub uid: String,
+    /// Where its machines come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineKind>,
+    /// Most machines it grants to one Cluster; absent, as many as `maxNodes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = MAX_NODES))]
+    pub max_nodes_per_cluster: Option<i32>,
+    /// Most machines it grants to all Clusters of a namespace that use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub max_nodes_per_namespace: Option<i32>,
+}
+
+closed_set! {
+    /// Where the machines of a class come from.
+    EngineKind {
+        /// Karpenter makes them.
+        Karpenter,
+        /// They are there already, and are lent.
+        Static,
+        /// Written by a newer version.
+        #[serde(other)]
+        Unknown,
+    }
 }

@@ -17,7 +17,7 @@ use crate::closed_set::closed_set;
 use crate::conditions::Condition;
 use crate::placement::{NodeClassRef, Requirement, Taint, Toleration};
 use crate::schema;
-use crate::vm_size::{Accelerator, SIZE_NAME_PATTERN};
+use crate::vm_size::{Accelerator, SIZE_NAME_PATTERN, VmSizeSpec};
 
 const INSTEAD: &str = "a ClusterNode is written by trainyard only; delete it to have the machine replaced";
 
@@ -123,6 +123,18 @@ pub struct VmSizeFacts {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["resourceName"])
     )]
     pub accelerators: Vec<Accelerator>,
+}
+
+impl VmSizeFacts {
+    /// Those of a size.
+    pub fn of(size: &VmSizeSpec) -> Self {
+        Self {
+            size_name: size.size_name.clone(),
+            vcpus: size.vcpus,
+            memory: size.memory.clone(),
+            accelerators: size.accelerators.clone(),
+        }
+    }
 }
 
 /// How the machine is made: exactly one engine.

@@ -178,9 +178,14 @@ impl Reader {
                 ));
             }
         }
-        if manifest.classes.iter().any(|class| class.spec.max_nodes_per_namespace.is_some())
-            && let Some(others) = self.list(&self.namespaced::<Cluster>(namespace), "").await?
-        {
+        let recorded = |cluster: &Cluster| cluster.status.as_ref()?.provisioning_class.clone();
+        let is_shared = manifest.classes.iter().any(|class| class.spec.max_nodes_per_namespace.is_some())
+            || manifest
+                .clusters
+                .iter()
+                .filter_map(recorded)
+                .any(|class| class.max_nodes_per_namespace.is_some());
+        if is_shared && let Some(others) = self.list(&self.namespaced::<Cluster>(namespace), "").await? {
             let others = others.into_iter().filter(|other| other.metadata.name.as_deref() != Some(name));
             manifest.clusters.extend(others);
         }

@@ -71,8 +71,7 @@ impl Queue {
             let namespace = connection.namespace.as_deref().unwrap_or("default");
             let manifest = manifest::read(&filename, namespace)?;
             let key = key_of(&find::in_files(&manifest, namespace, &target)?);
-            let (classes, sizes) = (!manifest.classes.is_empty(), !manifest.sizes.is_empty());
-            let origin = Origin::Cluster { classes, sizes };
+            let origin = Origin::of_export(&manifest);
             (key, Objects { manifest, origin, is_whole: true }, Vec::new())
         };
         let answer = answer(&key, objects, not_known, now)?;

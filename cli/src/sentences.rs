@@ -1,11 +1,13 @@
 //! Actions as sentences for people.
 
-use trainyard_planner::{Action, DirectiveKind, DirectiveReason, DropBasis, NodeName, RetireReason};
+use trainyard_planner::{
+    Action, DirectiveKind, DirectiveReason, DropBasis, NodeName, RetireReason, Snapshot,
+};
 
 use crate::words::ordinal;
 
-/// What would be done, without a full stop.
-pub fn sentence(action: &Action) -> String {
+/// What would be done to what was decided on, without a full stop.
+pub fn sentence(action: &Action, snapshot: &Snapshot) -> String {
     match action {
         Action::RequestNode { ordinal, zone: None } => format!("ask for a machine: node {ordinal}"),
         Action::RequestNode { ordinal, zone: Some(zone) } => {
@@ -26,7 +28,11 @@ pub fn sentence(action: &Action) -> String {
             format!("give nothing more to {node}, it shall leave: {}", retired(*reason))
         }
         Action::Unretire { node } => format!("keep {node} after all"),
-        Action::Release { node } => format!("destroy the machine of {node}, which is empty"),
+        Action::Release { node } => {
+            let is_lent = snapshot.nodes.iter().any(|one| one.name == *node && one.lent);
+            let verb = if is_lent { "give back" } else { "destroy" };
+            format!("{verb} the machine of {node}, which is empty")
+        }
         Action::Forget { node } => format!("remove the object {node}: its machine is gone"),
         Action::Directive { run, attempt, kind, reason, culprit } => {
             let verb = match kind {

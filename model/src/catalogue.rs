@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use trainyard_api::{
     capacity,
-    cluster::{Cluster, ClusterErrorCode, ProvisioningClassRef, VmPriority},
+    cluster::{BackoffCause, Cluster, ClusterErrorCode, EngineKind, ProvisioningClassRef, VmPriority},
     cluster_node::{CapacityType, Engine, KarpenterNode, StaticNode, VmSizeFacts},
     placement::{Taint, Toleration},
     provisioning_class::{KarpenterEngine, PlacementMode, ProvisioningClass, StaticEngine},
@@ -75,12 +75,7 @@ pub fn resolve(
     let size = find_size(cluster, sizes)?;
     let class = find_class(cluster, classes)?;
     granted(cluster, class, size, namespace)?;
-    let facts = VmSizeFacts {
-        size_name: size.spec.size_name.clone(),
-        vcpus: size.spec.vcpus,
-        memory: size.spec.memory.clone(),
-        accelerators: size.spec.accelerators.clone(),
-    };
+    let facts = VmSizeFacts::of(&size.spec);
     let zones = class.spec.placement.zones.clone();
     Ok(Resolved {
         class: reference(class),
@@ -296,6 +291,13 @@ pub fn reference(class: &ProvisioningClass) -> ProvisioningClassRef {
     ProvisioningClassRef {
         name: name_of(class.metadata.name.as_ref()),
         uid: class.metadata.uid.clone().unwrap_or_default(),
+        engine: match (&class.spec.karpenter, &class.spec.static_nodes) {
+            (Some(_), _) => Some(EngineKind::Karpenter),
+            (None, Some(_)) => Some(EngineKind::Static),
+            (None, None) => None,
+        },
+        max_nodes_per_cluster: class.spec.max_nodes_per_cluster,
+        max_nodes_per_namespace: class.spec.max_nodes_per_namespace,
     }
 }
 
@@ -364,6 +366,16 @@ pub fn recorded_shortage(cluster: &Cluster, engine: &Engine) -> Option<Counted> 
     let errors = &cluster.status.as_ref()?.errors;
     let found = errors.iter().find(|error| error.code == ClusterErrorCode::StockOut)?;
     Some(Counted { message: found.message.clone(), ..Counted::default() })
+}
+
+/// Where the operator recorded that the Cluster's machines come from. Before a class is recorded with its engine, a shortage
+/// tells: that there is no machine now is remembered as a back-off, except of machines that are found.
+pub fn recorded_engine(cluster: &Cluster) -> Option<EngineKind> {
+    let status = cluster.status.as_ref()?;
+    let said = status.provisioning_class.as_ref().and_then(|class| class.engine);
+    let is_short = status.errors.iter().any(|error| error.code == ClusterErrorCode::StockOut);
+    let is_backed_off = status.backoff.iter().any(|entry| entry.cause == BackoffCause::StockOut);
+    said.or_else(|| (is_short && !is_backed_off).then_some(EngineKind::Static))
 }
 
 /// Why a Cluster that no longer exists gets no new node.

@@ -77,7 +77,7 @@ pub enum Action {
         /// Which.
         node: NodeName,
     },
-    /// Let the node's machine be destroyed: only when a fresh read shows no claim and a live list no pod of ours.
+    /// Let the node's machine be destroyed, or given back: only when a fresh read shows no claim and a live list no pod of ours.
     Release {
         /// Which.
         node: NodeName,

@@ -101,7 +101,7 @@ pub(crate) fn reserve<'a>(world: &mut World, supply: &mut Supply, run: &'a Queue
         .nodes
         .iter()
         .enumerate()
-        .filter(|(at, state)| !state.is_gone() && !world.is_quarantined(state) && !supply.is_reserved(*at))
+        .filter(|(at, state)| !state.is_gone() && !state.node.may_come_back() && !supply.is_reserved(*at))
         .filter_map(|(at, state)| Some((fits_from(state, supply.left(at), &run.share)?, at)))
         .collect();
     busy.sort_unstable();

@@ -66,6 +66,7 @@ pub fn apply_action(snapshot: &mut Snapshot, action: &Action, now: Timestamp) {
                 claims: Vec::new(),
                 idle_since: None,
                 retired: None,
+                lent: snapshot.policy.stock.is_some(),
                 released: false,
                 deleted: false,
                 occupied: None,

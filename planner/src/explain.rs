@@ -221,7 +221,7 @@ fn explain(world: &World, state: &NodeState, shrunk: &Shrunk) -> (NodeReason, St
         return (NodeReason::Draining, format!("leaves after pod {pod} ({why}{failure})"));
     }
     if state.released {
-        return (NodeReason::Leaving, format!("its machine is being destroyed ({why}{failure})"));
+        return leaving(state, why, &failure);
     }
     if let Some(first) = state.tenants.first() {
         let more = match state.tenants.len() - 1 {
@@ -259,6 +259,17 @@ fn explain(world: &World, state: &NodeState, shrunk: &Shrunk) -> (NodeReason, St
             }
         }
     }
+}
+
+/// Of a node that is released.
+fn leaving(state: &NodeState, why: &str, failure: &str) -> (NodeReason, String) {
+    let node = state.node;
+    if node.may_come_back() {
+        let message = "lost, and given back when it is ready again and empty".to_owned();
+        return (NodeReason::Quarantined, message);
+    }
+    let end = if node.lent { "given back" } else { "destroyed" };
+    (NodeReason::Leaving, format!("its machine is being {end} ({why}{failure})"))
 }
 
 fn retired_because(reason: RetireReason) -> &'static str {

@@ -93,7 +93,7 @@ pub struct NodeCounts {
     pub idle: i64,
     /// With a claim.
     pub running: i64,
-    /// Being destroyed.
+    /// Being destroyed or given back.
     pub leaving: i64,
     /// Not fit for use.
     pub unusable: i64,
@@ -213,8 +213,10 @@ pub enum NodeReason {
     NotReady,
     /// Shall leave once its claims have ended.
     Draining,
-    /// Its machine is being destroyed.
+    /// Its machine is being destroyed, or given back.
     Leaving,
+    /// Its machine was lent and is lost: it is given back when it is ready again and empty.
+    Quarantined,
     /// Its machine is gone; the object goes next.
     Gone,
 }

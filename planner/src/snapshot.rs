@@ -133,7 +133,10 @@ pub struct Node {
     /// `spec.retired`: nothing new is allocated here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retired: Option<Retired>,
-    /// `spec.released`: its machine is being destroyed; cannot be undone.
+    /// Its machine was there before and stays: it is given back where others are destroyed.
+    #[serde(default)]
+    pub lent: bool,
+    /// `spec.released`: its machine is being destroyed or given back; cannot be undone.
     #[serde(default)]
     pub released: bool,
     /// The ClusterNode was deleted by somebody (its finalizer keeps it).
@@ -142,6 +145,14 @@ pub struct Node {
     /// What its release met when it was last tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub occupied: Option<Occupied>,
+}
+
+impl Node {
+    /// Its machine was there before and is lost: it is kept from use until it is back and empty, and when that is nobody knows.
+    pub(crate) fn may_come_back(&self) -> bool {
+        let cause = self.failure.as_ref().map(|failure| failure.cause);
+        self.lent && self.machine == Machine::Failed && cause == Some(FailureCause::Lost)
+    }
 }
 
 /// A pod that no claim explains is on a machine that was to be given back.

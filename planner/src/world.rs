@@ -15,8 +15,8 @@ use crate::clock;
 use crate::decisions::Decisions;
 use crate::identity::{NodeName, RunId};
 use crate::snapshot::{
-    ActiveRun, Claim, FailureCause, Hold, Lifetime, Machine, Node, PoolHold, Progress, QueuedRun,
-    RequestedShare, RetireReason, Snapshot,
+    ActiveRun, Claim, Hold, Lifetime, Machine, Node, PoolHold, Progress, QueuedRun, RequestedShare,
+    RetireReason, Snapshot,
 };
 
 /// How long a node that was ready and is not is counted on by runs that wait, as if it were booting. A kubelet that
@@ -147,7 +147,7 @@ impl<'a> World<'a> {
             now,
             minimum: written.minimum.min(maximum),
             maximum,
-            quarantined: snapshot.nodes.iter().filter(|node| is_quarantined(snapshot, node)).count() as i64,
+            quarantined: snapshot.nodes.iter().filter(|node| node.may_come_back()).count() as i64,
             written,
             sharing,
             nodes,
@@ -238,11 +238,6 @@ impl<'a> World<'a> {
     /// Nodes that neither leave nor are broken.
     pub(crate) fn staying(&self) -> i64 {
         self.nodes.iter().filter(|state| state.stays()).count() as i64
-    }
-
-    /// It counts against the maximum, and no run counts on it.
-    pub(crate) fn is_quarantined(&self, state: &NodeState) -> bool {
-        is_quarantined(self.snapshot, state.node)
     }
 
     /// Nodes that may be called back, in the order in which they are: whoever waits is served best by what is ready.
@@ -361,7 +356,7 @@ impl<'a> World<'a> {
         self.nodes[at].promised = true;
     }
 
-    /// Lets a node's machine be destroyed.
+    /// Lets a node's machine go.
     pub(crate) fn release(&mut self, at: usize) {
         let state = &mut self.nodes[at];
         state.released = true;
@@ -377,13 +372,6 @@ impl<'a> World<'a> {
     pub(crate) fn give_up(&mut self, run: &QueuedRun) {
         self.decisions.give_ups.push(Action::GiveUp { run: run.id.clone() });
     }
-}
-
-/// A machine that was found and is lost: kept from use until it is back and empty, and when that is nobody knows.
-fn is_quarantined(snapshot: &Snapshot, node: &Node) -> bool {
-    let cause = node.failure.as_ref().map(|failure| failure.cause);
-    let is_lost = node.machine == Machine::Failed && cause == Some(FailureCause::Lost);
-    is_lost && snapshot.policy.stock.is_some()
 }
 
 fn limits(snapshot: &Snapshot) -> Limits {

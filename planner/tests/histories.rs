@@ -345,7 +345,7 @@ fn is_as_wanted(world: &World) -> Result<(), TestCaseError> {
 fn what_others_have_taken_meanwhile_is_missed_and_nothing_more() {
     let step = |event, stale, writes| Step { seconds: 0, event, stale, writes };
     let submit = || Event::Submit { nodes: 1, priority: Priority::Low, limit: None, deadline: None };
-    let mut world = begin(false, Some(1));
+    let mut world = begin(false, Some(1), 0);
     let steps = [
         step(submit(), 0, 0),
         step(Event::Stock(-1), 1, usize::MAX),

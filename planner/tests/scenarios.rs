@@ -251,6 +251,7 @@ fn parse_priority(word: &str) -> Option<Priority> {
 
 fn parse_cause(word: &str) -> Option<FailureCause> {
     Some(match word {
+        "Lost" => FailureCause::Lost,
         "StockOut" => FailureCause::StockOut,
         "Quota" => FailureCause::Quota,
         "Timeout" => FailureCause::Timeout,

@@ -66,7 +66,7 @@ fn cluster(text: &mut String, pool: &Pool, assumed_class: Option<&str>, now: Tim
         )?;
     }
     state(text, &plan.report.pool)?;
-    let actions: Vec<String> = plan.all_actions().map(sentence).collect();
+    let actions: Vec<String> = plan.all_actions().map(|action| sentence(action, snapshot)).collect();
     if actions.is_empty() {
         writeln!(text, "\n  Nothing would be done now.")?;
     } else {

@@ -78,7 +78,8 @@ fn decided(cluster: &Cluster, known: &Known<'_>, pool: &Pool, answer: &mut Answe
         leaves.map(|time| format!("The next idle node leaves {}, if nothing changes", when(time, now))),
     );
     answer.why.extend(pool::tenants(&pool.snapshot.active));
-    let actions: Vec<String> = pool.plan.all_actions().map(sentence).collect();
+    let actions: Vec<String> =
+        pool.plan.all_actions().map(|action| sentence(action, &pool.snapshot)).collect();
     if !actions.is_empty() {
         answer.why.push(format!("At this moment trainyard is to {}", crate::words::listed(&actions, 5)));
     }
@@ -96,7 +97,8 @@ fn decided(cluster: &Cluster, known: &Known<'_>, pool: &Pool, answer: &mut Answe
             .what_you_can_do
             .push("do, or have an administrator do, what the sentence above says".to_owned());
     }
-    if report.current_nodes >= pool.snapshot.policy.max_nodes && report.queued > 0 {
+    let is_full = report.current_nodes >= pool.snapshot.policy.max_nodes;
+    if is_full && report.queued > 0 && report.shortage.is_none() {
         answer.what_you_can_do.push(format!(
             "raise the maximum for the runs that wait: kubectl patch tyc {} -n {} --type merge -p \
              '{{\"spec\":{{\"scale\":{{\"maxNodes\":N}}}}}}'",

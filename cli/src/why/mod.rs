@@ -37,7 +37,7 @@ use crate::world::{self, Origin, Pool, key_of_object, owning_cluster, wanted_clu
 ///
 ///   kubectl trainyard why cluster/nc6 -n ml
 ///
-///   kubectl get clusters.trainyard.dev,clusternodes,runs -n ml -o yaml | kubectl trainyard why run/mnist -n ml -f -
+///   kubectl get clusters.trainyard.dev,clusternodes,runs,tyvm,typc -n ml -o yaml | kubectl trainyard why run/mnist -n ml -f -
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct Why {
@@ -76,8 +76,7 @@ impl Why {
             let namespace = connection.namespace.as_deref().unwrap_or("default");
             let manifest = manifest::read(&filename, namespace)?;
             let subject = find::in_files(&manifest, namespace, &target)?;
-            let (classes, sizes) = (!manifest.classes.is_empty(), !manifest.sizes.is_empty());
-            let origin = Origin::Cluster { classes, sizes };
+            let origin = Origin::of_export(&manifest);
             explain(&subject, Some(Objects { manifest, origin, is_whole: true }), now)?
         };
         match output {

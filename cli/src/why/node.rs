@@ -62,6 +62,7 @@ const fn standing(reason: NodeReason) -> &'static str {
         NodeReason::NotReady => "is not usable by runs now",
         NodeReason::Draining => "is to leave and still in use",
         NodeReason::Leaving => "is leaving",
+        NodeReason::Quarantined => "is out of use",
         NodeReason::Gone => "is gone, and its object goes next",
     }
 }
@@ -135,6 +136,13 @@ fn decided(
             answer.why.extend(pool::obstacles(pool, now));
             answer.what_you_can_do.push("wait".to_owned());
         }
+        NodeReason::Quarantined => {
+            let machine = status.node_name.as_deref().unwrap_or_default();
+            answer.what_you_can_do.push(format!(
+                "mend the machine: it is given back by itself when Node {machine} is ready again and no pod of a run is on it"
+            ));
+            answer.what_you_can_do.push(format!("if it does not come back: kubectl delete node {machine}"));
+        }
         NodeReason::Draining | NodeReason::Leaving | NodeReason::Gone => {
             answer.what_you_can_do.push("nothing needs to be done".to_owned());
         }
@@ -160,11 +168,10 @@ fn claims_and_marks(node: &ClusterNode, status: &ClusterNodeStatus, answer: &mut
             trainyard_api::text::because(&retired.message)
         ));
     }
-    answer.why.extend(
-        spec.released
-            .as_ref()
-            .map(|time| format!("Its machine is being destroyed since {}", when(time.0, now))),
-    );
+    let end = if spec.engine.static_node.is_some() { "is to be given back" } else { "is being destroyed" };
+    answer
+        .why
+        .extend(spec.released.as_ref().map(|time| format!("Its machine {end} since {}", when(time.0, now))));
     answer.why.extend(spec.idle_since.as_ref().map(|time| format!("Idle since {}", when(time.0, now))));
     let created = node.metadata.creation_timestamp.as_ref();
     let steps = [

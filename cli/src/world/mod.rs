@@ -77,6 +77,20 @@ pub enum Origin {
     },
 }
 
+impl Origin {
+    /// That of objects that somebody exported from a cluster with an operator. A kind of which there is none was not exported;
+    /// whom classes are for is known only with the labels of namespaces.
+    pub fn of_export(manifest: &Manifest) -> Self {
+        let Manifest { clusters, classes, sizes, namespaces, .. } = manifest;
+        let asks_for_labels = classes.iter().any(|class| class.spec.allowed_namespaces.is_some());
+        let has_labels = |cluster: &Cluster| {
+            cluster.metadata.namespace.as_ref().is_some_and(|name| namespaces.contains_key(name))
+        };
+        let are_judged = !asks_for_labels || clusters.iter().all(has_labels);
+        Self::Cluster { classes: !classes.is_empty() && are_judged, sizes: !sizes.is_empty() }
+    }
+}
+
 /// Decides for every Cluster, or for those of the one key.
 pub fn complete(
     manifest: Manifest,
@@ -98,6 +112,10 @@ pub fn complete(
         !run.status.as_ref().and_then(|status| status.phase).is_some_and(RunPhase::is_terminal)
     });
     let sizes = if let Origin::Cluster { sizes: true, .. } = origin { sizes } else { with_shipped(sizes) };
+    if let Origin::Cluster { sizes: false, .. } = origin {
+        // By which other names a size goes is not known, so whether a class is for it is the operator's word alone.
+        classes.iter_mut().for_each(|class| class.spec.allowed_sizes = None);
+    }
     let known = Known { origin, clusters: &clusters, nodes: &nodes, sizes, classes, namespaces };
 
     let (mut pools, mut homeless) = (Vec::new(), Vec::new());
@@ -208,16 +226,20 @@ impl<'a> Known<'a> {
     /// Size and class of a Cluster. The engine is asked by the operator alone; neither that nor what may not be read is known
     /// here, so its word is taken.
     fn resolve(&self, cluster: &Cluster) -> Result<Resolved, Refusal> {
-        let sizes: Vec<&VmSize> = self.sizes.iter().collect();
         let labels = self.labels_of(cluster.metadata.namespace.as_deref().unwrap_or_default());
-        let resolve =
-            |classes: &[&ProvisioningClass]| catalogue::resolve(cluster, &sizes, classes, Some(&labels));
-        let all_classes = || self.classes.iter().collect::<Vec<_>>();
-        let Origin::Cluster { classes, sizes: sizes_are_known } = self.origin else {
-            return resolve(&all_classes());
+        let (classes_are_known, sizes_are_known, said) = match self.origin {
+            Origin::Files => (true, true, None),
+            Origin::Cluster { classes, sizes } => {
+                (classes, sizes, catalogue::recorded(cluster, classes && sizes))
+            }
         };
-        let said = catalogue::recorded(cluster, classes && sizes_are_known);
-        let found = if classes { resolve(&all_classes()) } else { resolve(&[&stand_ins::class_of(cluster)]) };
+        let size = (!sizes_are_known).then(|| stand_ins::size_of(cluster, self.nodes, &self.sizes));
+        let class = (!classes_are_known).then(|| stand_ins::class_of(cluster));
+        let sizes: Vec<&VmSize> =
+            size.as_ref().map_or_else(|| self.sizes.iter().collect(), |size| vec![size]);
+        let classes: Vec<&ProvisioningClass> =
+            class.as_ref().map_or_else(|| self.classes.iter().collect(), |class| vec![class]);
+        let found = catalogue::resolve(cluster, &sizes, &classes, Some(&labels));
         found.and_then(|resolved| said.map_or(Ok(resolved), Err))
     }
 

@@ -4,11 +4,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use trainyard_api::capacity::Capacity;
+use trainyard_api::cluster::EngineKind;
+use trainyard_api::cluster_node::VmSizeFacts;
 use trainyard_api::names::annotations;
 use trainyard_api::placement::NodeClassRef;
-use trainyard_api::provisioning_class::{KarpenterEngine, Placement, PlacementMode, ProvisioningClassSpec};
-use trainyard_api::{Cluster, ClusterNode, ProvisioningClass, Time};
+use trainyard_api::provisioning_class::{
+    KarpenterEngine, Placement, PlacementMode, ProvisioningClassSpec, StaticEngine,
+};
+use trainyard_api::vm_size::{Accelerator, VmSizeSpec};
+use trainyard_api::{Cluster, ClusterNode, ProvisioningClass, Time, VmSize};
+use trainyard_model::catalogue;
 
 use crate::words::counted;
 
@@ -139,14 +147,89 @@ impl StandIns {
 }
 
 /// The class that a Cluster of a cluster with an operator uses, when classes may not be read: of the name it gives or
-/// remembers, in the zone it is bound to. That its engine makes machines is the operator's to deny.
+/// remembers, of the engine and with the grant that the operator recorded, in the zone it is bound to. That its engine has
+/// machines is the operator's to deny.
 pub fn class_of(cluster: &Cluster) -> ProvisioningClass {
     let status = cluster.status.as_ref();
-    let recorded = status.and_then(|status| status.provisioning_class.as_ref()).map(|class| &class.name);
-    let name = cluster.spec.provisioning_class.as_ref().or(recorded).map_or(ASSUMED_CLASS, String::as_str);
+    let recorded = status.and_then(|status| status.provisioning_class.as_ref());
+    let named = cluster.spec.provisioning_class.as_ref().or(recorded.map(|class| &class.name));
     let zones: Vec<String> = status.and_then(|status| status.zone.clone()).into_iter().collect();
     let mode = if zones.is_empty() { PlacementMode::Any } else { PlacementMode::SameZone };
-    assumed(name, mode, zones)
+    let mut class = assumed(named.map_or(ASSUMED_CLASS, String::as_str), mode, zones);
+    if catalogue::recorded_engine(cluster) == Some(EngineKind::Static) {
+        class.spec.karpenter = None;
+        class.spec.static_nodes = Some(StaticEngine::default());
+    }
+    class.spec.max_nodes_per_cluster = recorded.and_then(|class| class.max_nodes_per_cluster);
+    class.spec.max_nodes_per_namespace = recorded.and_then(|class| class.max_nodes_per_namespace);
+    class
+}
+
+/// The size of such a Cluster, when sizes may not be read: as the operator recorded it, in the Cluster or in its newest node;
+/// before it has looked, as it is shipped. Of a size that nobody has described only what was measured of it is known, and
+/// that all runs fit that were accepted.
+pub fn size_of(cluster: &Cluster, nodes: &[ClusterNode], shipped: &[VmSize]) -> VmSize {
+    let status = cluster.status.as_ref();
+    let asked = &cluster.spec.vm_size;
+    let of_newest_node = || {
+        let own = nodes.iter().filter(|node| Some(&node.spec.cluster.uid) == cluster.metadata.uid.as_ref());
+        own.max_by_key(|node| node.spec.ordinal).map(|node| node.spec.vm_size.clone())
+    };
+    let as_shipped = || {
+        let size = shipped.iter().find(|size| size.spec.answers_to(asked))?;
+        Some(VmSizeFacts::of(&size.spec))
+    };
+    let as_measured = || status?.node_capacity.as_ref().map(|capacity| measured(asked, capacity));
+    let facts = status
+        .and_then(|status| status.vm_size.clone())
+        .or_else(of_newest_node)
+        .or_else(as_shipped)
+        .or_else(as_measured)
+        .unwrap_or_else(|| largest(asked));
+    let VmSizeFacts { size_name, vcpus, memory, accelerators } = facts;
+    VmSize::new(
+        &trainyard_api::vm_size::object_name(asked),
+        VmSizeSpec {
+            size_name,
+            aliases: vec![asked.clone()],
+            vcpus,
+            memory,
+            accelerators,
+            spot_capable: true,
+            ..VmSizeSpec::default()
+        },
+    )
+}
+
+/// A size that promises what was measured.
+fn measured(name: &str, capacity: &Capacity) -> VmSizeFacts {
+    let Capacity { cpu_millis, memory_bytes, pods: _, accelerators } = capacity;
+    let accelerators =
+        accelerators.iter().filter(|(_, count)| **count > 0).map(|(resource, count)| Accelerator {
+            resource_name: resource.clone(),
+            count: i32::try_from(*count).unwrap_or(i32::MAX),
+            product: String::new(),
+        });
+    VmSizeFacts {
+        size_name: name.to_owned(),
+        vcpus: i32::try_from(cpu_millis / 1000).unwrap_or(i32::MAX),
+        memory: Quantity(memory_bytes.to_string()),
+        accelerators: accelerators.collect(),
+    }
+}
+
+/// A size that holds whatever a run may ask for.
+fn largest(name: &str) -> VmSizeFacts {
+    VmSizeFacts {
+        size_name: name.to_owned(),
+        vcpus: 4096,
+        memory: Quantity("64Ti".to_owned()),
+        accelerators: vec![Accelerator {
+            resource_name: "nvidia.com/gpu".to_owned(),
+            count: 64,
+            product: String::new(),
+        }],
+    }
 }
 
 fn assumed(name: &str, mode: PlacementMode, zones: Vec<String>) -> ProvisioningClass {

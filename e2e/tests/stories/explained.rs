@@ -8,11 +8,14 @@ use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::ResourceExt as _;
 use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
+use trainyard_api::cluster::{Cluster, EngineKind};
+use trainyard_api::names::API_VERSION;
 use trainyard_api::run::Priority;
 use trainyard_api::run_status::{QueueReason, RunPhase};
-use trainyard_e2e::controlplane::{Refusal, binary};
+use trainyard_api::vm_size::VmSize;
+use trainyard_e2e::controlplane::{Refusal, binary, bring_back_node, lose_node};
 use trainyard_e2e::installation::{CACHE_OF_KUBECTL, kubectl_cache, plugin_binary};
-use trainyard_e2e::stories::{Story, cluster, run};
+use trainyard_e2e::stories::{Story, cluster, placed_on, run};
 
 /// Somebody with the built-in role `view` in the namespace, at a terminal.
 struct Person<'a> {
@@ -53,6 +56,20 @@ impl<'a> Person<'a> {
         let text = String::from_utf8(text)?;
         println!("$ kubectl trainyard {words}\n{text}");
         Ok(text)
+    }
+
+    /// What `docs/why.md` says to export for somebody who is asked for help, in a file.
+    fn exports(&self) -> Result<String> {
+        let kinds = "clusters.trainyard.dev,clusternodes,runs,vmsizes,provisioningclasses";
+        let output = Command::new(binary("kubectl")?)
+            .args(["get", kinds, "-o", "yaml", "-n", &self.story.namespace])
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env(CACHE_OF_KUBECTL, kubectl_cache(&self.story.stage.plane))
+            .stdin(Stdio::null())
+            .output()?;
+        let file = self.kubeconfig.with_extension("exported.yaml");
+        std::fs::write(&file, output.stdout)?;
+        Ok(file.to_str().context("a path of text")?.to_owned())
     }
 
     /// Types it until the answer has all of these.
@@ -225,4 +242,65 @@ async fn a_stock_out_and_a_missing_class_are_named_with_what_to_do() -> Result<(
         .is_told("why cluster/classless", &["is stalled until somebody mends something", "story-absent"])
         .await?;
     Ok(())
+}
+
+#[tokio::test]
+async fn a_user_is_told_why_a_run_waits_for_a_hall_that_is_in_use_and_what_to_do_about_a_lost_machine()
+-> Result<()> {
+    let story = Story::begin("explained hall").await?;
+    let person = Person::of(&story).await?;
+    let hall = story.hall_of(2).await?;
+    let size: VmSize = serde_json::from_value(json!({
+        "apiVersion": API_VERSION, "kind": "VmSize", "metadata": {"name": "explained-box"},
+        "spec": {"sizeName": "Explained_Box", "aliases": ["box"], "family": "own", "vcpus": 4, "memory": "15Gi"},
+    }))?;
+    Api::<VmSize>::all(story.client.clone()).create(&PostParams::default(), &size).await?;
+    for name in ["speech", "vision"] {
+        story
+            .create_cluster(cluster(name).in_class(hall.class()).of_size("box").max(2).idle_seconds(1))
+            .await?;
+    }
+    story.submit(run("holder").on("speech").nodes(2)).await?;
+    let holder = story.run_comes_to("holder", RunPhase::Running).await?;
+    story.submit(run("patient").on("vision").nodes(2)).await?;
+    waits(&story, "patient", QueueReason::NoFreeMachines).await?;
+
+    let space = &story.namespace;
+    let wait = format!(
+        "NoFreeMachines: needs 2 nodes, the cluster has 0; 0 of 2 matching nodes are free: 2 are used by Cluster {space}/speech"
+    );
+    let hidden = "You may not list provisioningclasses and vmsizes";
+    person
+        .is_told("why patient", &[&wait, "it starts by itself as soon as so many machines are free", hidden])
+        .await?;
+    let told = person.types("why cluster/vision")?;
+    ensure!(told.contains("waits until more machines are free: 2 nodes more wanted"), "{told}");
+    ensure!(!told.contains("ask for a machine"), "{told}");
+    let is_recorded = |vision: &Cluster| {
+        let status = vision.status.clone().unwrap_or_default();
+        status.vm_size.is_some_and(|size| size.size_name == "Explained_Box" && size.vcpus == 4)
+            && status.provisioning_class.is_some_and(|class| class.engine == Some(EngineKind::Static))
+    };
+    story.cluster_shows("vision", "to record what its user may not read", is_recorded).await?;
+    // Whoever is asked for help sees the same in what the user can export.
+    let file = person.exports()?;
+    let told = person.types(&format!("why patient -f {file}"))?;
+    ensure!(told.contains(&wait) && !told.contains("asking for"), "{told}");
+
+    let lost = placed_on(&holder)[0].clone();
+    lose_node(&story.client, &lost).await?;
+    let advice = format!("if it does not come back: kubectl delete node {lost}");
+    person
+        .is_told(
+            &format!("why {lost}"),
+            &["is out of use: lost, and given back when it is ready again and empty", &advice],
+        )
+        .await?;
+    bring_back_node(&story.client, &lost).await?;
+    story.cancel("holder").await?;
+    story.cancel("patient").await?;
+    for name in ["speech", "vision"] {
+        story.cluster_rests_with(name, 0).await?;
+    }
+    hall.is_as_it_was().await
 }

@@ -44,6 +44,8 @@ pub struct LightNode {
     pub idle_since: Option<Timestamp>,
     /// `spec.retired`.
     pub retired: Option<Retired>,
+    /// Its machine was there before.
+    pub lent: bool,
     /// `spec.released`.
     pub released: bool,
     /// What is seen of its machine.
@@ -90,6 +92,7 @@ impl LightNode {
                 .retired
                 .as_ref()
                 .map(|retired| Retired { at: retired.time.0, reason: planner_reason(retired.reason) }),
+            lent: node.spec.engine.static_node.is_some(),
             released: node.spec.released.is_some(),
             failure: failure(node, created),
             machine,
@@ -119,6 +122,7 @@ impl LightNode {
             claims: self.claims.iter().map(planner_claim).collect(),
             idle_since: self.idle_since,
             retired: self.retired.clone(),
+            lent: self.lent,
             released: self.released,
             deleted: self.deleted,
             occupied: None,

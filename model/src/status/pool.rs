@@ -83,6 +83,7 @@ pub fn cluster_status(
         initial_nodes_last_ordinal: report.initial_last_ordinal,
         node_capacity: measured.map(wire_capacity).or(before.node_capacity),
         zone: report.zone.as_ref().map(|zone| zone.0.clone()),
+        vm_size: catalogue.ok().map(|resolved| resolved.size.clone()).or(before.vm_size),
         provisioning_class: catalogue
             .ok()
             .map(|resolved| resolved.class.clone())
@@ -240,4 +241,68 @@ fn conditions(
         }
     }
     after
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use trainyard_api::cluster::EngineKind;
+    use trainyard_api::{ProvisioningClass, VmSize};
+    use trainyard_planner::plan;
+
+    use super::*;
+    use crate::catalogue;
+    use crate::snapshot::{World, assemble};
+
+    fn status_of(cluster: &Cluster, sizes: &[&VmSize], classes: &[&ProvisioningClass]) -> ClusterStatus {
+        let found = catalogue::resolve(cluster, sizes, classes, None);
+        let snapshot = assemble(&World {
+            cluster: Some(cluster),
+            cluster_key: "ml/nc6",
+            nodes: &[],
+            runs: &[],
+            catalogue: found.as_ref(),
+            nodes_elsewhere: 0,
+            counted: None,
+        });
+        let report = plan(&snapshot, Timestamp::UNIX_EPOCH).report.pool;
+        let circumstances =
+            Circumstances { catalogue: found.as_ref(), limit: None, measured: None, counted: None };
+        cluster_status(cluster, &report, circumstances, Timestamp::UNIX_EPOCH)
+    }
+
+    /// Whoever may not read the catalogue reads it here.
+    #[test]
+    fn size_engine_and_grant_are_recorded_and_kept_when_they_are_found_no_more() {
+        let mut cluster: Cluster = serde_json::from_value(json!({
+            "apiVersion": "trainyard.dev/v1alpha1", "kind": "Cluster",
+            "metadata": {"name": "nc6", "namespace": "ml", "uid": "c1"},
+            "spec": {"vmSize": "box", "provisioningClass": "lab", "scale": {"maxNodes": 2}},
+        }))
+        .expect("a Cluster");
+        let size: VmSize = serde_json::from_value(json!({
+            "apiVersion": "trainyard.dev/v1alpha1", "kind": "VmSize", "metadata": {"name": "lab-box"},
+            "spec": {"sizeName": "Lab_Box", "aliases": ["box"], "family": "own", "vcpus": 4, "memory": "16Gi"},
+        }))
+        .expect("a VmSize");
+        let class: ProvisioningClass = serde_json::from_value(json!({
+            "apiVersion": "trainyard.dev/v1alpha1", "kind": "ProvisioningClass",
+            "metadata": {"name": "lab", "uid": "class-1"},
+            "spec": {"static": {"nodeSelector": {"pool": "lab"}}, "maxNodesPerCluster": 3, "maxNodesPerNamespace": 5},
+        }))
+        .expect("a ProvisioningClass");
+        let status = status_of(&cluster, &[&size], &[&class]);
+        assert_eq!(
+            serde_json::to_value((&status.vm_size, &status.provisioning_class)).expect("JSON"),
+            json!([
+                {"sizeName": "Lab_Box", "vcpus": 4, "memory": "16Gi"},
+                {"name": "lab", "uid": "class-1", "engine": "Static", "maxNodesPerCluster": 3, "maxNodesPerNamespace": 5},
+            ])
+        );
+        cluster.status = Some(status.clone());
+        assert_eq!(catalogue::recorded_engine(&cluster), Some(EngineKind::Static));
+        let lost = status_of(&cluster, &[], &[]);
+        assert_eq!(lost.errors[0].code, ClusterErrorCode::VmSizeNotFound);
+        assert_eq!((lost.vm_size, lost.provisioning_class), (status.vm_size, status.provisioning_class));
+    }
 }

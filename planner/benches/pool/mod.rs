@@ -173,6 +173,7 @@ pub fn snapshot(nodes: i64, queued: i64, state: State) -> Snapshot {
                 claims: claims(ordinal),
                 idle_since: None,
                 retired: None,
+                lent: false,
                 released: false,
                 deleted: false,
                 occupied: None,

@@ -11,7 +11,7 @@ use crate::capacity::Capacity;
 use crate::effect;
 use crate::identity::{NodeName, RunId};
 use crate::report::{RunReport, WaitReason};
-use crate::snapshot::{FailureCause, Lifetime, Machine, Node, QueuedRun, RequestedShare, Snapshot};
+use crate::snapshot::{Lifetime, Machine, Node, QueuedRun, RequestedShare, Snapshot};
 
 fn allocations(plan: &Plan) -> impl Iterator<Item = (&RunId, i64, &[NodeName], &[Capacity])> {
     plan.all_actions().filter_map(|action| match action {
@@ -253,11 +253,7 @@ pub fn reservation_is_not_delayed(snapshot: &Snapshot, now: Timestamp, plan: &Pl
 /// It leaves or is broken, and nothing comes instead: nothing can be asked for, or it was found, is lost, and keeps its place
 /// until it is back.
 fn cannot_be_replaced(snapshot: &Snapshot, node: &Node) -> bool {
-    let cause = node.failure.as_ref().map(|failure| failure.cause);
-    let is_kept = snapshot.policy.stock.is_some()
-        && node.machine == Machine::Failed
-        && cause == Some(FailureCause::Lost);
-    !serves(node) && (snapshot.policy.growth_blocked.is_some() || is_kept)
+    !serves(node) && (snapshot.policy.growth_blocked.is_some() || node.may_come_back())
 }
 
 /// Not ready, and for too long to be expected back.

@@ -76,7 +76,7 @@ impl Supply {
         supply.attainable = supply.obtainable.max(serving);
         if may_grow {
             supply.room.open = (world.maximum - total).max(0);
-            let is_kept = |state: &&NodeState| !state.tenants.is_empty() || world.is_quarantined(state);
+            let is_kept = |state: &&NodeState| !state.tenants.is_empty() || state.node.may_come_back();
             let kept = world.nodes.iter().filter(|state| !state.is_gone()).filter(is_kept);
             let empty = ready.len() + coming.len();
             let leaving = total - kept.count() as i64 - empty as i64;

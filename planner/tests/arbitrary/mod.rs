@@ -103,6 +103,7 @@ fn node() -> impl Strategy<Value = Node> {
                 capacity: whole(),
                 claims: Vec::new(),
                 idle_since,
+                lent: false,
                 released: released && retired.is_some(),
                 retired,
                 deleted,
@@ -241,6 +242,7 @@ pub fn snapshot(shared: bool) -> impl Strategy<Value = Snapshot> {
         |(policy, mut nodes, mut queued, lives, lifetime, backoff, stray)| {
             for (ordinal, node) in (1..).zip(&mut nodes) {
                 (node.ordinal, node.name) = (ordinal, NodeName(format!("n-{ordinal}")));
+                node.lent = policy.stock.is_some();
             }
             for (number, run) in queued.iter_mut().enumerate() {
                 run.id = run_id(&format!("q{number}"));
