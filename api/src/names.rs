@@ -72,8 +72,11 @@ pub mod node_labels {
     /// On a Node: it was cordoned by trainyard, and not by an administrator.
     pub const CORDONED: &str = "trainyard.node-restriction.kubernetes.io/cordoned";
 
+    /// On a Node that was found: it has been taken, and not yet been looked at once more. Until then it is nobody's machine.
+    pub const TAKING: &str = "trainyard.node-restriction.kubernetes.io/taking";
+
     /// All of them.
-    pub const ALL: [&str; 8] = [
+    pub const ALL: [&str; 9] = [
         CLUSTER,
         CLUSTER_UID,
         CLUSTER_NAMESPACE,
@@ -82,6 +85,7 @@ pub mod node_labels {
         ENGINE,
         ADDED_TAINT,
         CORDONED,
+        TAKING,
     ];
 }
 

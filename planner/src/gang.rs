@@ -12,6 +12,11 @@ const FIRST_HOLD: SignedDuration = SignedDuration::from_mins(20);
 /// Holds grow up to this: a shortage that lasts a night is tried a few times, one that lasts a week some times a day.
 const LONGEST_HOLD: SignedDuration = SignedDuration::from_hours(4);
 
+/// A hold is served for this part of its time at least, whatever is free: one minute of the first, twelve of the longest. So a
+/// gang whose machines are counted free and do not serve takes and returns them ever less often, and one that was short
+/// of machines loses next to nothing.
+const SHARE_SERVED: i32 = 20;
+
 /// Since when machines have been wanted for a run. What was noted before its last hold is over.
 pub(crate) fn since(run: &QueuedRun, now: Timestamp) -> Timestamp {
     noted(run).unwrap_or(now)
@@ -32,9 +37,24 @@ pub(crate) fn note_timeout(world: &mut World, run: &QueuedRun) {
 /// The hold that follows.
 pub(crate) fn next_hold(run: &QueuedRun, now: Timestamp) -> Hold {
     let count = run.hold.as_ref().map_or(0, |hold| hold.count) + 1;
+    Hold { until: clock::after(now, length(count)), count, reason: HoldReason::CapacityHold }
+}
+
+fn length(count: i64) -> SignedDuration {
     let doublings = (count - 1).clamp(0, 8) as u32;
-    let length = std::cmp::min(FIRST_HOLD * (1 << doublings), LONGEST_HOLD);
-    Hold { until: clock::after(now, length), count, reason: HoldReason::CapacityHold }
+    std::cmp::min(FIRST_HOLD * (1 << doublings), LONGEST_HOLD)
+}
+
+/// Before this a hold is not cut short: the gang's own machines are free again a moment after it gave up on them, and are
+/// the same as before.
+pub(crate) fn earliest_end(hold: &Hold) -> Timestamp {
+    let length = length(hold.count);
+    clock::before(hold.until, length - length / SHARE_SERVED)
+}
+
+/// Its last hold, which is over: when it asks for machines before the time, it has ended now.
+pub(crate) fn ended_hold(run: &QueuedRun, now: Timestamp) -> Option<Hold> {
+    run.hold.clone().map(|hold| Hold { until: hold.until.min(now), ..hold })
 }
 
 fn noted(run: &QueuedRun) -> Option<Timestamp> {

@@ -46,7 +46,7 @@ pub(crate) fn serve<'a>(
     let mut sizes = Sizes::default();
     let mut first: Option<&QueuedRun> = None;
     for run in queue.iter().copied() {
-        if let Some(passed_over) = pass_over(world, supply, &mut sizes, run, waiting.len()) {
+        if let Some(passed_over) = pass_over(world, supply, growth, &mut sizes, run, waiting.len()) {
             waiting.push(passed_over);
             continue;
         }
@@ -76,18 +76,23 @@ pub(crate) fn serve<'a>(
             if promise.new_on_reserved {
                 window.note_end_for_new(world);
             }
-            let since = gang::since(run, world.now);
+            let mut since = gang::since(run, world.now);
+            if gang::is_over(run, since, world.now) && is_counted_free(world, supply, growth, run) {
+                // It asks for other machines than those it has waited for.
+                since = world.now;
+            }
             if gang::is_over(run, since, world.now) {
                 let hold = gang::next_hold(run, world.now);
                 world.hold(run, hold.clone());
-                waiting.push(RunReport { hold: Some(hold.clone()), ..waits(run, held(run, &hold)) });
+                waiting.push(RunReport { hold: Some(hold.clone()), ..waits(run, held(world, run, &hold)) });
                 continue;
             }
             gang::note_timeout(world, run);
             let wait = machines_wait(world, supply, growth, run, &promise);
             keep(world, supply, run, &promise);
             first.get_or_insert(run);
-            waiting.push(RunReport { gang_since: Some(since), ..waits(run, wait) });
+            let hold = gang::ended_hold(run, world.now);
+            waiting.push(RunReport { gang_since: Some(since), hold, ..waits(run, wait) });
             continue;
         }
         if let Some(wait) = needs_blocked_growth(world, supply, &mut sizes, run) {
@@ -128,6 +133,7 @@ pub(crate) fn hold_back(world: &mut World, queue: &[&QueuedRun], hold: PoolHold)
 fn pass_over<'a>(
     world: &mut World<'a>,
     supply: &Supply,
+    growth: &Growth,
     sizes: &mut Sizes<'a>,
     run: &'a QueuedRun,
     position: usize,
@@ -138,9 +144,11 @@ fn pass_over<'a>(
         Wait::ClusterDeleting
     } else if run.node_count > world.written.maximum {
         exceeds_maximum(world, run)
-    } else if let Some(hold) = run.hold.as_ref().filter(|hold| hold.until > world.now) {
+    } else if let Some(hold) = run.hold.as_ref().filter(|hold| hold.until > world.now)
+        && !is_cut_short(world, supply, growth, run, hold)
+    {
         world.note_instant(hold.until);
-        held(run, hold)
+        held(world, run, hold)
     } else if run.node_count > supply.attainable() {
         // Nothing is kept for it: a half gang would keep from others what it cannot use.
         let words = || world.snapshot.policy.stock.as_ref().map(|stock| stock.message.clone());
@@ -162,8 +170,36 @@ fn exceeds_maximum(world: &World, run: &QueuedRun) -> Wait {
     }
 }
 
-fn held(run: &QueuedRun, hold: &Hold) -> Wait {
-    Wait::CapacityHold { needed: run.node_count, until: hold.until, count: hold.count }
+fn held(world: &World, run: &QueuedRun, hold: &Hold) -> Wait {
+    let is_counted = world.snapshot.policy.stock.is_some();
+    Wait::CapacityHold { needed: run.node_count, until: hold.until, count: hold.count, is_counted }
+}
+
+/// Whether a gang stands aside no longer, because its machines are there.
+fn is_cut_short(world: &mut World, supply: &Supply, growth: &Growth, run: &QueuedRun, hold: &Hold) -> bool {
+    if !is_counted_free(world, supply, growth, run) {
+        return false;
+    }
+    let earliest = gang::earliest_end(hold);
+    world.note_instant(earliest);
+    earliest <= world.now
+}
+
+/// Whether all its machines are there for the taking, where machines are counted: ready ones that nobody before it takes, and
+/// free ones that may be asked for now. A gang stands aside for want of machines, and then it wants none. What comes or
+/// leaves does not count, it has waited for that; nor does what is free while a back-off says that such machines do not serve.
+fn is_counted_free(world: &mut World, supply: &Supply, growth: &Growth, run: &QueuedRun) -> bool {
+    if world.snapshot.policy.stock.is_none() {
+        return false;
+    }
+    match (supply.new_for_open(&run.share, run.node_count), &growth.refused) {
+        (None, _) => false,
+        (Some(new), Some(refusal)) if new > 0 => {
+            world.note_instant(refusal.until);
+            false
+        }
+        (Some(_), _) => true,
+    }
 }
 
 /// How many of the nodes that stay are large enough for a share; counted once for each share and over each capacity, because

@@ -164,6 +164,22 @@ impl Supply {
         }
     }
 
+    /// How many machines would have to be asked for beside ready ones that nobody has reserved; none when there is no open room
+    /// for so many.
+    pub(crate) fn new_for_open(&self, share: &RequestedShare, count: i64) -> Option<i64> {
+        let ready = self.shelf(Stage::Ready);
+        let (there, fits_new) = match share {
+            RequestedShare::WholeNode => (ready.empty_count(Reach::Open), true),
+            RequestedShare::Part(share) => {
+                let holding = ready.holding(share, Reach::Open, &self.bins).take(count as usize);
+                (holding.count() as i64, self.new_capacity.holds(share))
+            }
+        };
+        let new = (count - there).max(0);
+        let room = if fits_new { self.room.open.max(0) } else { 0 };
+        (new <= room).then_some(new)
+    }
+
     /// Takes nodes for a run that starts now.
     pub(crate) fn take_now(&mut self, share: &RequestedShare, nodes: &[usize]) {
         for at in nodes {

@@ -38,6 +38,8 @@ pub enum Wait {
         until: Timestamp,
         /// The how manieth time.
         count: i64,
+        /// Machines are counted: it is passed over no longer than until so many are free.
+        is_counted: bool,
     },
     /// It is the next to start, and running runs have its nodes.
     NodesBusy {
@@ -154,10 +156,11 @@ impl fmt::Display for Wait {
             Self::CapacityBackoff { machines, cause, until, message } => {
                 write!(f, "{machines}; refused ({cause:?}), asked again at {until:.0}{}", because(message))
             }
-            Self::CapacityHold { needed, until, count } => write!(
+            Self::CapacityHold { needed, until, count, is_counted } => write!(
                 f,
-                "{} could not be had within gangTimeout; passed over until {until:.0} (hold {count})",
-                counted(*needed, "node")
+                "{} could not be had within gangTimeout; passed over until {until:.0}{} (hold {count})",
+                counted(*needed, "node"),
+                if *is_counted { ", or until so many are free" } else { "" }
             ),
             Self::NodesBusy { needed, idle, coming, busy, free_at } => {
                 write!(f, "needs {}: {idle} idle, {busy} busy", counted(*needed, "node"))?;

@@ -12,8 +12,8 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use async_trait::async_trait;
-use kube::ResourceExt as _;
-use trainyard_api::cluster_node::Engine;
+use kube::{Api, Client, ResourceExt as _, core::DeserializeGuard};
+use trainyard_api::{ClusterNode, cluster_node::Engine};
 use trainyard_model::node::seen::{GivenUp, Machine, Owner};
 
 pub use self::bench::karpenter_block;
@@ -33,6 +33,11 @@ use self::{
 use super::{
     Capabilities, Doomed, Drain, Launched, Origin, Pool, Provisioner, RefusalCode, Release, ReleaseOutcome,
     Validity, Wanted,
+};
+use crate::{
+    kubernetes::{cache::Cache, watch::Watch},
+    tasks::Tasks,
+    telemetry::{metrics::Metrics, readiness::Readiness},
 };
 
 /// How long a case waits for what an engine does in its own time.
@@ -92,6 +97,15 @@ pub trait World: Send + Sync {
 
     /// Makes the class of this pool's nodes missing, or gives it back. Returns the name by which it is told.
     async fn break_class(&self, pool: &Pool, broken: bool) -> Result<String>;
+}
+
+/// The ClusterNodes, as the node controller follows them for its engines.
+pub fn cluster_nodes(client: Client, tasks: &mut Tasks) -> Cache<ClusterNode> {
+    Watch::guarded("clusternodes", Api::<DeserializeGuard<ClusterNode>>::all(client)).whole().start(
+        tasks,
+        &Readiness::default(),
+        &Metrics::new(),
+    )
 }
 
 /// So many machines a pool finds, where machines are found.

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
-use trainyard_api::cluster_node::Engine;
+use trainyard_api::{ClusterNode, cluster_node::Engine};
 
 use super::{Pool, Provisioner, Recount, Starting};
 
@@ -86,6 +86,13 @@ impl Engines {
     pub fn on_recount(&self, recount: &Recount) {
         for (_, engine) in self.all() {
             engine.on_recount(Arc::clone(recount));
+        }
+    }
+
+    /// Tells of a ClusterNode that has changed.
+    pub fn cluster_node_changed(&self, before: Option<&ClusterNode>, after: Option<&ClusterNode>) {
+        for (_, engine) in self.all() {
+            engine.cluster_node_changed(before, after);
         }
     }
 

@@ -43,7 +43,7 @@ use trainyard_model::node::{
     seen::{GivenUp, LastWords, Machine, Owner},
 };
 
-use crate::{tasks::Tasks, telemetry::metrics::Metrics};
+use crate::{kubernetes::cache::Cache, tasks::Tasks, telemetry::metrics::Metrics};
 
 pub use engines::{EngineKind, Engines};
 pub use error::Error;
@@ -85,6 +85,9 @@ pub struct Starting<'a> {
     pub metrics: &'a Metrics,
     /// Whom to tell.
     pub wake: Wake,
+    /// All ClusterNodes, as the node controller follows them: an engine that finds machines keeps those for a Cluster that
+    /// its ClusterNodes await.
+    pub cluster_nodes: &'a Cache<ClusterNode>,
 }
 
 /// Static facts about an engine.
@@ -177,7 +180,7 @@ impl Observed {
 }
 
 /// Of all machines the one of this ClusterNode. A backing object counts before a bare Node; then the one that its status
-/// names before one that somebody else has got for it at the same time.
+/// names before one that somebody else has got for it at the same time; then the one that got further.
 pub fn best_of<'a>(
     machines: impl IntoIterator<Item = &'a Machine>,
     node: &ClusterNode,
@@ -186,7 +189,8 @@ pub fn best_of<'a>(
     let recorded = node.status.as_ref().and_then(|status| status.machine_uid.as_deref());
     let owned = |machine: &&Machine| machine.owner.as_ref().is_some_and(|owner| owner.uid == uid);
     machines.into_iter().filter(owned).max_by_key(|machine| {
-        (machine.backing.is_some(), Some(machine.uid.as_str()) == recorded, Reverse(machine.name.as_str()))
+        let is_recorded = Some(machine.uid.as_str()) == recorded;
+        (machine.backing.is_some(), is_recorded, machine.progress, Reverse(machine.name.as_str()))
     })
 }
 
@@ -321,19 +325,24 @@ pub trait Provisioner: Send + Sync + 'static {
     async fn validate(&self, pool: &Pool, engine: &Engine) -> Result<Validity, Error>;
 
     /// How many machines are there for nodes like this one; `None` from an engine that makes them. From its watches; those
-    /// that are set aside for other pools are not counted as free. Once it is another number, [`Recount`] is told.
+    /// that ClusterNodes of other pools await, or that are set aside for such, are not counted as free. Once it is another number,
+    /// [`Recount`] is told.
     async fn count(&self, _: &Pool, _: &ClusterNodeSpec) -> Result<Option<Supply>, Error> {
         Ok(None)
     }
 
-    /// Sets so many machines aside for nodes of this pool that are about to be asked for, after a live look at them: until half
-    /// a minute has passed in which none of them was taken. Nothing is set aside when fewer than that are free, as the answer says.
+    /// Sets so many machines aside for nodes of this pool that are about to be asked for, after a live look at them: for half a
+    /// minute, in which their ClusterNodes are made. From then on these speak for themselves. Nothing is set aside when fewer than that are free, as the answer says.
     async fn set_aside(&self, _: &Pool, _: &ClusterNodeSpec, _: i64) -> Result<Option<Supply>, Error> {
         Ok(None)
     }
 
     /// Whom to tell when what was counted has changed. Called once.
     fn on_recount(&self, _: Recount) {}
+
+    /// A ClusterNode has changed: what it awaited may be free for others. Called after the cache of them has changed. Must not
+    /// block.
+    fn cluster_node_changed(&self, _before: Option<&ClusterNode>, _after: Option<&ClusterNode>) {}
 
     /// Everything it has under this pool's UID, from its watches. Writes nothing.
     async fn observe(&self, pool: &Pool) -> Result<Observed, Error>;

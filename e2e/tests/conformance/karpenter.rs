@@ -51,7 +51,9 @@ impl RealKarpenter {
         .await?;
 
         let mut tasks = Tasks::new(CancellationToken::new());
-        let engine = started(Karpenter::new(client.clone(), Arc::new(SystemClock)), &mut tasks).await?;
+        let engine =
+            started(Karpenter::new(client.clone(), Arc::new(SystemClock)), client.clone(), &mut tasks)
+                .await?;
         Ok(Self { plane, client, engine, tasks: tokio::sync::Mutex::new(tasks) })
     }
 
@@ -74,7 +76,12 @@ impl World for RealKarpenter {
 
     async fn restarted(&self) -> Result<Arc<dyn Provisioner>> {
         let mut tasks = self.tasks.lock().await;
-        Ok(started(Karpenter::new(self.client.clone(), Arc::new(SystemClock)), &mut tasks).await?)
+        Ok(started(
+            Karpenter::new(self.client.clone(), Arc::new(SystemClock)),
+            self.client.clone(),
+            &mut tasks,
+        )
+        .await?)
     }
 
     fn block(&self, _: &Pool) -> Engine {

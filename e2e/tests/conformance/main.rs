@@ -13,8 +13,9 @@ mod static_nodes;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
+use kube::Client;
 use trainyard::{
-    provisioner::{Pool, Provisioner, Starting, Woken},
+    provisioner::{Pool, Provisioner, Starting, Woken, conformance},
     tasks::Tasks,
     telemetry::metrics::Metrics,
 };
@@ -23,10 +24,11 @@ use trainyard_e2e::controlplane::eventually;
 const NAMESPACE: &str = "conformance";
 
 /// Starts the watches of an engine and waits for their first lists.
-async fn started<E: Provisioner>(engine: E, tasks: &mut Tasks) -> Result<Arc<E>> {
+async fn started<E: Provisioner>(engine: E, client: Client, tasks: &mut Tasks) -> Result<Arc<E>> {
     let engine = Arc::new(engine);
     let wake = Arc::new(|_: Woken<'_>| {});
-    engine.watches(&mut Starting { tasks, metrics: &Metrics::new(), wake });
+    let cluster_nodes = &conformance::cluster_nodes(client, tasks);
+    engine.watches(&mut Starting { tasks, metrics: &Metrics::new(), wake, cluster_nodes });
     let nobody = Pool { namespace: NAMESPACE.into(), name: "nobody".into(), uid: "nobody".into() };
     eventually("the engine's watches", Duration::from_secs(30), || async {
         Ok(engine.observe(&nobody).await.map(|_| ())?)

@@ -22,6 +22,7 @@ use trainyard::{
 };
 use trainyard_api::cluster_node::{Engine, StaticNode};
 use trainyard_e2e::controlplane::{ControlPlane, add_machine, bring_back_node, eventually, lose_node};
+use trainyard_e2e::installation::install_crds;
 use trainyard_model::node::seen::{GivenUp, Machine};
 
 /// The label that the classes of the cases select by.
@@ -36,9 +37,13 @@ struct Hall {
 
 impl Hall {
     async fn open() -> Result<Self> {
-        let client = ControlPlane::shared().await?.client().await?;
+        let plane = ControlPlane::shared().await?;
+        // The engine follows ClusterNodes, too.
+        install_crds(&plane)?;
+        let client = plane.client().await?;
         let mut tasks = Tasks::new(CancellationToken::new());
-        let engine = super::started(Static::new(client.clone(), Arc::new(SystemClock)), &mut tasks).await?;
+        let engine = Static::new(client.clone(), Arc::new(SystemClock));
+        let engine = super::started(engine, client.clone(), &mut tasks).await?;
         Ok(Self { client, engine, tasks: tokio::sync::Mutex::new(tasks) })
     }
 
@@ -70,7 +75,8 @@ impl World for Hall {
 
     async fn restarted(&self) -> Result<Arc<dyn Provisioner>> {
         let mut tasks = self.tasks.lock().await;
-        Ok(super::started(Static::new(self.client.clone(), Arc::new(SystemClock)), &mut tasks).await?)
+        let engine = Static::new(self.client.clone(), Arc::new(SystemClock));
+        Ok(super::started(engine, self.client.clone(), &mut tasks).await?)
     }
 
     fn block(&self, pool: &Pool) -> Engine {

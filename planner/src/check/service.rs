@@ -30,7 +30,8 @@ fn place(run: &QueuedRun) -> (Reverse<crate::Priority>, Timestamp, &RunId) {
     (Reverse(run.priority), run.created, &run.id)
 }
 
-/// A run gets all of its nodes or none, once, as the attempt that is next, and not while it is held.
+/// A run gets all of its nodes or none, once, as the attempt that is next, and not while it is held: where machines are
+/// counted, it starts whenever all of them are there.
 pub fn gangs_start_whole(snapshot: &Snapshot, now: Timestamp, plan: &Plan) -> Verdict {
     let runs = queued(snapshot);
     let mut started = BTreeSet::new();
@@ -43,7 +44,8 @@ pub fn gangs_start_whole(snapshot: &Snapshot, now: Timestamp, plan: &Plan) -> Ve
         require(whole && shares.len() == nodes.len(), || {
             format!("{run} wants {} nodes and gets {nodes:?} with {} shares", asked.node_count, shares.len())
         })?;
-        require(asked.hold.as_ref().is_none_or(|hold| hold.until <= now), || {
+        let is_counted = snapshot.policy.stock.is_some();
+        require(is_counted || asked.hold.as_ref().is_none_or(|hold| hold.until <= now), || {
             format!("{run} is held and starts")
         })?;
         if let RequestedShare::Part(share) = &asked.share {
@@ -224,9 +226,10 @@ pub fn reservation_is_not_delayed(snapshot: &Snapshot, now: Timestamp, plan: &Pl
         .report
         .runs
         .iter()
-        .filter_map(|report| runs.get(&report.run))
-        .filter(|run| place(run) < place(head) && run.hold.as_ref().is_none_or(|hold| hold.until <= now))
-        .map(|run| run.node_count)
+        .filter_map(|report| Some((runs.get(&report.run)?, report.reason() == WaitReason::CapacityHold)))
+        .filter(|(run, _)| place(run) < place(head))
+        .filter(|(run, is_held)| !is_held || run.hold.as_ref().is_none_or(|hold| hold.until <= now))
+        .map(|(run, _)| run.node_count)
         .sum();
     // What leaves is replaced, but only within the maximum.
     let free = |free_at: &BTreeMap<&NodeName, Option<Timestamp>>, time: Timestamp| {

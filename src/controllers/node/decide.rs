@@ -13,7 +13,7 @@ use trainyard_api::{
 };
 use trainyard_model::node::{
     Answer, Presence, Situation, assess,
-    assess::is_bad,
+    assess::awaits_machine,
     daemons::Daemon,
     limits,
     seen::{LastWords, Machine, NodeFacts},
@@ -153,16 +153,7 @@ impl SeenNode {
     }
 
     fn wants_launch(&self) -> bool {
-        let status = self.node.status.as_ref();
-        self.node.spec.released.is_none()
-            && self.node.metadata.deletion_timestamp.is_none()
-            && !matches!(self.machine, SeenMachine::Here(_))
-            && self.answer.is_none()
-            && status.is_none_or(|status| {
-                status.machine_uid.is_none()
-                    && status.gone_time.is_none()
-                    && !status.state.is_some_and(is_bad)
-            })
+        awaits_machine(&self.node) && !matches!(self.machine, SeenMachine::Here(_)) && self.answer.is_none()
     }
 }
 

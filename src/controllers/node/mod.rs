@@ -99,12 +99,13 @@ impl NodeController {
         let Setup { client, clock, engines, events, tasks, readiness, metrics, concurrency } = setup;
         let queue = Queue::new(ControllerName::Node, Arc::clone(&clock), concurrency, metrics.clone());
 
-        let trigger = queue.clone();
+        let (trigger, told) = (queue.clone(), engines.clone());
         let nodes =
             Watch::guarded("node-clusternodes", Api::<DeserializeGuard<ClusterNode>>::all(client.clone()))
                 .whole()
                 .index(|node| Some(node.spec.cluster.uid.clone()))
                 .notify(move |change| {
+                    told.cluster_node_changed(change.before.as_deref(), change.after.as_deref());
                     change
                         .sides()
                         .for_each(|node| trigger.trigger(ClusterUid(node.spec.cluster.uid.clone())));
@@ -131,7 +132,7 @@ impl NodeController {
                 .iter()
                 .for_each(|node| trigger.trigger(ClusterUid(node.spec.cluster.uid.clone()))),
         });
-        engines.watches(&mut Starting { tasks, metrics, wake });
+        engines.watches(&mut Starting { tasks, metrics, wake, cluster_nodes: &nodes });
 
         Arc::new(Self { client, clock, engines, events, nodes, daemons, queue, memory: Memory::default() })
     }

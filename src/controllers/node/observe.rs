@@ -101,7 +101,10 @@ async fn look_at_node(
     let uid = node.uid().unwrap_or_default();
     let engine = EngineKind::of(&node.spec.engine);
     let observed = engine.and_then(|kind| engines.get(&kind));
-    let cached = observed.and_then(|observed| observed.machine_of(node));
+    let requested = memory.requested.get(&uid).filter(|_| status(node).machine_uid.is_none());
+    let cached = observed
+        .and_then(|observed| observed.machine_of(node))
+        .filter(|machine| !is_half_taken(machine, node) || requested.is_some());
     let machine = match (engine, memory.gone_since.get(&uid)) {
         (_, Some(since)) if cached.is_none() => SeenMachine::Gone { since: *since },
         // What an engine made that is not installed any more may run on, with its runs. Only for a node that goes anyway
@@ -118,7 +121,6 @@ async fn look_at_node(
         },
         _ => cached.map_or(SeenMachine::NotSeen, |machine| SeenMachine::Here(Box::new(machine.clone()))),
     };
-    let requested = memory.requested.get(&uid).filter(|_| status(node).machine_uid.is_none());
     let strangers = match &machine {
         SeenMachine::Here(machine) => {
             strangers::of_node(&controller.client, node, machine, memory.strangers.get(&uid), now).await?
@@ -138,6 +140,13 @@ async fn look_at_node(
 
 fn status(node: &ClusterNode) -> Cow<'_, ClusterNodeStatus> {
     node.status.as_ref().map_or_else(|| Cow::Owned(ClusterNodeStatus::default()), Cow::Borrowed)
+}
+
+/// Whether a machine that was found is not this node's yet: whoever took it died before it had looked at it once more, or
+/// met an error. It is asked for again, and then it is looked at. For a released node it is given back like any other.
+fn is_half_taken(machine: &Machine, node: &ClusterNode) -> bool {
+    let is_being_taken = machine.found && machine.progress == Progress::Requested;
+    is_being_taken && status(node).machine_uid.is_none() && node.spec.released.is_none()
 }
 
 /// Whether a cache says that something is gone, and something would follow from believing it.

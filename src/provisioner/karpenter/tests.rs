@@ -35,9 +35,10 @@ struct Bed {
 
 /// An engine, its watches filled.
 async fn started(client: Client, tasks: &mut Tasks) -> Arc<Karpenter> {
-    let engine = Arc::new(Karpenter::new(client, Arc::new(TokioClock::default())));
+    let engine = Arc::new(Karpenter::new(client.clone(), Arc::new(TokioClock::default())));
     let wake = Arc::new(|_: Woken<'_>| {});
-    engine.watches(&mut Starting { tasks, metrics: &Metrics::new(), wake });
+    let cluster_nodes = &conformance::cluster_nodes(client, tasks);
+    engine.watches(&mut Starting { tasks, metrics: &Metrics::new(), wake, cluster_nodes });
     eventually(|| async { Ok(engine.followed().map(|_| ())?) }).await.unwrap();
     engine
 }

@@ -1,6 +1,7 @@
-//! What the engine remembers between two questions, and could do without: what is set aside for whom, what a live look
-//! has found on Nodes that look free, and who wants to know of changes. A process that starts with nothing remembered
-//! makes a Cluster ask in vain, and may let another one have what was set aside for the rest of a gang.
+//! What the engine remembers between two questions, and could do without: what is set aside for ClusterNodes that are about to
+//! be made, what a live look has found on Nodes that look free, and who wants to know of changes. A process that starts with
+//! nothing remembered makes a Cluster ask in vain; what its ClusterNodes await follows from them
+//! ([`claims`](super::claims)).
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,10 +12,11 @@ use jiff::{SignedDuration, Timestamp};
 use trainyard_api::cluster_node::ClusterNodeSpec;
 use trainyard_model::node::found::{Candidate, Fitness, fitness};
 
+use super::claims::{Claim, Turn};
 use crate::provisioner::Pool;
 
-/// How long machines are set aside for ClusterNodes that are about to be made: they are made and get theirs within a
-/// second or two. Longer would keep others waiting when the process dies in between.
+/// How long machines are set aside for ClusterNodes that are about to be made: they are made and seen within a second or two,
+/// and then speak for themselves. Longer would keep others waiting for ClusterNodes that could not be made.
 const SET_ASIDE_FOR: SignedDuration = SignedDuration::from_secs(30);
 
 /// How long a Node with a pod of others on it is not looked at again: nothing tells when the pod goes, and a list for
@@ -50,20 +52,47 @@ struct SetAside {
     until: Timestamp,
 }
 
+impl Entries {
+    fn one_less(&mut self, cluster_uid: &str) {
+        if let Some(aside) = self.set_aside.get_mut(cluster_uid) {
+            aside.nodes -= 1;
+        }
+        self.set_aside.retain(|_, aside| aside.nodes > 0);
+    }
+}
+
+impl SetAside {
+    /// What is set aside for ClusterNodes that are not among those seen.
+    fn unseen(&self, stored: &[Claim]) -> Option<Claim> {
+        let own = stored.iter().filter(|claim| claim.pool.uid == self.pool.uid);
+        let nodes = self.nodes - own.map(|claim| claim.nodes).sum::<i64>();
+        let claim = || Claim { pool: self.pool.clone(), spec: self.spec.clone(), nodes, turn: None };
+        (nodes > 0).then(claim)
+    }
+}
+
 /// What is remembered that bears on one count.
 #[derive(Default)]
 pub(super) struct Page {
     /// Why Nodes are not taken that look free, by UID.
     pub passed_over: HashMap<String, String>,
-    /// Set aside for other Clusters, by `<namespace>/<name>`.
+    /// Awaited by other Clusters, or set aside for them, by `<namespace>/<name>`.
     pub reserved: BTreeMap<String, i64>,
     /// When the first of these is forgotten.
     pub until: Option<Timestamp>,
 }
 
 impl Ledger {
-    /// What bears on a count for this pool among these Nodes. What is past is forgotten.
-    pub(super) fn page(&self, pool: &Pool, candidates: &[&Candidate], now: Timestamp) -> Page {
+    /// What bears on a count for this pool among these Nodes, which others await, too: all of them, or those that go before its
+    /// turn. What is past is forgotten.
+    pub(super) fn page(
+        &self,
+        pool: &Pool,
+        candidates: &[&Candidate],
+        stored: &[Claim],
+        turn: Option<&Turn>,
+        now: Timestamp,
+    ) -> Page {
         let mut entries = self.lock();
         entries.passed_over.retain(|_, (_, until)| now < *until);
         entries.set_aside.retain(|_, aside| now < aside.until);
@@ -75,16 +104,25 @@ impl Ledger {
                 until.push(*end);
             }
         }
-        for (uid, aside) in &entries.set_aside {
+        let unseen =
+            entries.set_aside.values().filter_map(|aside| Some((aside.unseen(stored)?, aside.until)));
+        let stored = stored.iter().map(|claim| (claim.clone(), Timestamp::MAX));
+        for (claim, end) in stored.chain(unseen) {
+            if claim.pool.uid == pool.uid || !claim.goes_before(turn) {
+                continue;
+            }
             let could_be_one_of_these = |candidate: &&&Candidate| {
-                is_selected(&aside.spec, candidate) && fitness(&aside.spec, candidate) == Fitness::Fit
+                is_selected(&claim.spec, candidate)
+                    && fitness(&claim.spec, candidate) == Fitness::Fit
+                    && !page.passed_over.contains_key(&candidate.node.uid)
             };
-            if *uid != pool.uid && candidates.iter().any(|one| could_be_one_of_these(&one)) {
-                *page.reserved.entry(aside.pool.to_string()).or_default() += aside.nodes;
-                until.push(aside.until);
+            let fit = candidates.iter().filter(could_be_one_of_these).count() as i64;
+            if fit > 0 {
+                *page.reserved.entry(claim.pool.to_string()).or_default() += claim.nodes.min(fit);
+                until.push(end);
             }
         }
-        page.until = until.into_iter().min();
+        page.until = until.into_iter().min().filter(|end| *end < Timestamp::MAX);
         page
     }
 
@@ -96,12 +134,7 @@ impl Ledger {
     /// One of those set aside for this pool has been taken.
     pub(super) fn took(&self, pool: &Pool, node_uid: &str, now: Timestamp) {
         let mut entries = self.lock();
-        if let Some(aside) = entries.set_aside.get_mut(&pool.uid) {
-            aside.nodes -= 1;
-            // As long as they come one after the other the rest stays set aside, however many there are.
-            aside.until = now + SET_ASIDE_FOR;
-        }
-        entries.set_aside.retain(|_, aside| aside.nodes > 0);
+        entries.one_less(&pool.uid);
         let why = format!("has just been taken by Cluster {pool}");
         entries.passed_over.insert(node_uid.to_owned(), (why, now + CACHE_LAG));
     }
@@ -139,6 +172,14 @@ impl Ledger {
         };
         let concerned = entries.asked.extract_if(|_, (_, spec)| look(spec, before) != look(spec, after));
         concerned.map(|(_, (pool, _))| pool).collect()
+    }
+
+    /// A ClusterNode of this Cluster awaits no machine any more, and has none. Those who asked before want to know.
+    pub(super) fn gave_up(&self, cluster_uid: &str) -> Vec<Pool> {
+        let mut entries = self.lock();
+        entries.one_less(cluster_uid);
+        let others = entries.asked.extract_if(|uid, _| uid != cluster_uid);
+        others.map(|(_, (pool, _))| pool).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {

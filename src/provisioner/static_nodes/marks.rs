@@ -24,10 +24,17 @@ pub fn cluster_uid(labels: &BTreeMap<String, String>) -> Option<&str> {
     labels.get(node_labels::CLUSTER_UID).filter(|_| is_ours).map(String::as_str)
 }
 
-/// The fields that make `node` the machine of `owner`: labels, and the taint unless it is there.
+/// Whether the Node with these labels has been taken and not looked at since.
+pub fn is_being_taken(labels: &BTreeMap<String, String>) -> bool {
+    cluster_uid(labels).is_some() && labels.contains_key(node_labels::TAKING)
+}
+
+/// The fields that take `node` for `owner`: labels, and the taint unless it is there. It is not its machine before it is
+/// [`kept`].
 pub fn taken(node: &core::Node, owner: &ClusterNode) -> Value {
     let mut labels = ownership::labels(owner);
     labels.insert(node_labels::ENGINE.to_owned(), ENGINE.to_owned());
+    labels.insert(node_labels::TAKING.to_owned(), "true".to_owned());
     let taint = &owner.spec.taint;
     let ours = core::Taint {
         key: taint.key.clone(),
@@ -42,6 +49,12 @@ pub fn taken(node: &core::Node, owner: &ClusterNode) -> Value {
     labels.insert(node_labels::ADDED_TAINT.to_owned(), hash(&ours));
     taints.push(ours);
     json!({"metadata": {"labels": labels}, "spec": {"taints": taints}})
+}
+
+/// The fields that make a Node that was taken the machine of whom it was taken for.
+pub fn kept() -> Value {
+    let mark = BTreeMap::from([(node_labels::TAKING, Value::Null)]);
+    json!({"metadata": {"labels": mark}})
 }
 
 /// The fields that make `node` what it was before it was taken.
@@ -86,7 +99,7 @@ pub fn machine(node: &NodeFacts) -> Option<Machine> {
         name: node.name.clone(),
         backing: Some(Backing { created: None, node_name: Some(node.name.clone()) }),
         owner: Owner::of(&node.labels),
-        progress: Progress::Registered,
+        progress: if is_being_taken(&node.labels) { Progress::Requested } else { Progress::Registered },
         trouble: None,
         // Whoever deletes the Node takes it out of the pool; that is told by the Node itself.
         deleting_since: None,

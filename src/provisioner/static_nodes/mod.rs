@@ -2,15 +2,18 @@
 //!
 //! * [`marks`]: what is written on a Node that is taken, and how it is taken off again.
 //! * [`take`]: takes one, and gives one back.
-//! * [`ledger`]: what is set aside, and what was found on Nodes that look free.
+//! * [`claims`]: what is kept for whom, as long as ClusterNodes await a machine.
+//! * [`ledger`]: what is set aside for ClusterNodes to come, and what was found on Nodes that look free.
 //!
 //! Guarantees: a Node is taken by a write on the version that showed it free, so of two Clusters one gets it. A Node that
 //! is smaller than the size, carries pods of others, or has anything else in the way is passed over, and counted with the
-//! reason. What was taken for a ClusterNode is found again by its UID, whoever took it.
+//! reason. What was taken for a ClusterNode is found again by its UID, whoever took it, and is its machine only once it was
+//! looked at after it was taken. What the rest of a gang awaits no other Cluster gets, whichever process is at work.
 //!
 //! Caveat: two processes that ask for the same ClusterNode at the same time may take two. Each looks afterwards and gives
-//! its own back; if both die before that, the one that the ClusterNode does not name is given back as a stray.
+//! its own back; if both die before that, one is kept and the other is given back as a stray.
 
+mod claims;
 mod ledger;
 pub mod marks;
 mod take;
@@ -21,7 +24,7 @@ pub(crate) mod double;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{Arc, OnceLock},
 };
 
@@ -32,13 +35,18 @@ use kube::{Api, Client, ResourceExt as _};
 use trainyard_api::{
     ClusterNode,
     cluster_node::{ClusterNodeSpec, Engine},
+    names::node_labels,
 };
 use trainyard_model::node::{
+    assess::awaits_machine,
     found::{self, Candidate, Fitness},
     seen::{GivenUp, Machine},
 };
 
-use self::ledger::{Ledger, Page, is_selected};
+use self::{
+    claims::{Claim, Turn},
+    ledger::{Ledger, Page, is_selected},
+};
 use super::{
     Capabilities, Error, Launch, Observed, Origin, Pool, Provisioner, Recount, Refusal, RefusalCode, Release,
     Released, Removal, Starting, Supply, Validity, Wanted, Woken, best_of,
@@ -64,6 +72,7 @@ pub struct Static {
     client: Client,
     clock: SharedClock,
     nodes: OnceLock<Cache<Candidate>>,
+    cluster_nodes: OnceLock<Cache<ClusterNode>>,
     ledger: Arc<Ledger>,
     recount: Arc<OnceLock<Recount>>,
     /// Held while Nodes are looked at to be taken, so that two Clusters of this process do not run into each other.
@@ -77,6 +86,7 @@ impl Static {
             client,
             clock,
             nodes: OnceLock::new(),
+            cluster_nodes: OnceLock::new(),
             ledger: Arc::default(),
             recount: Arc::default(),
             choosing: tokio::sync::Mutex::default(),
@@ -92,14 +102,50 @@ impl Static {
         if !nodes.is_initialised() {
             return Err(unavailable("its Nodes are not listed yet"));
         }
+        if !self.cluster_nodes.get().is_some_and(Cache::is_initialised) {
+            // Without them a Cluster would get what the rest of another one's gang awaits.
+            return Err(unavailable("the ClusterNodes are not listed yet"));
+        }
         Ok(nodes)
     }
 
-    /// The Nodes that nodes like this may be, with what is known of each.
+    /// What ClusterNodes await, of all Clusters. A Node that was taken for one tells before its status does.
+    fn claims(&self) -> Result<Vec<Claim>, Error> {
+        let nodes = self.followed()?;
+        let awaiting = |node: &ClusterNode| is_ours(node) && awaits_machine(node);
+        let mut awaiting = self.cluster_nodes.get().map_or_else(Vec::new, |all| all.filter(awaiting));
+        if !awaiting.is_empty() {
+            let owner =
+                |candidate: &Candidate| candidate.node.labels.get(node_labels::CLUSTER_NODE_UID).cloned();
+            let taken = nodes.filter(|candidate| marks::cluster_uid(&candidate.node.labels).is_some());
+            let served: HashSet<_> = taken.iter().filter_map(|candidate| owner(candidate)).collect();
+            awaiting.retain(|node| node.uid().is_none_or(|uid| !served.contains(&uid)));
+        }
+        Ok(claims::of(&awaiting))
+    }
+
+    /// The Nodes that nodes like this may be, with what is known of each. What others await is theirs.
     fn survey(&self, pool: &Pool, spec: &ClusterNodeSpec) -> Result<Survey, Error> {
+        self.look(pool, spec, &self.claims()?, None)
+    }
+
+    /// The same for nodes of this pool that exist: what others await is theirs if they await it for longer.
+    fn survey_in_turn(&self, pool: &Pool, spec: &ClusterNodeSpec) -> Result<Survey, Error> {
+        let claims = self.claims()?;
+        let turn = claims.iter().find(|claim| claim.pool.uid == pool.uid).and_then(|own| own.turn.clone());
+        self.look(pool, spec, &claims, turn.as_ref())
+    }
+
+    fn look(
+        &self,
+        pool: &Pool,
+        spec: &ClusterNodeSpec,
+        claims: &[Claim],
+        turn: Option<&Turn>,
+    ) -> Result<Survey, Error> {
         let nodes = self.followed()?.filter(|candidate| is_selected(spec, candidate));
         let seen: Vec<_> = nodes.iter().map(|one| &**one).collect();
-        let page = self.ledger.page(pool, &seen, self.clock.now());
+        let page = self.ledger.page(pool, &seen, claims, turn, self.clock.now());
         let judged = nodes.into_iter().map(|candidate| {
             let fitness = match found::fitness(spec, &candidate) {
                 Fitness::Fit => page
@@ -112,6 +158,10 @@ impl Static {
         });
         Ok(Survey { judged: judged.collect(), page })
     }
+}
+
+fn is_ours(node: &ClusterNode) -> bool {
+    node.spec.engine.static_node.is_some()
 }
 
 /// What a question about free Nodes is answered from.
@@ -136,7 +186,7 @@ impl Survey {
         fit
     }
 
-    /// How many of these are set aside for others.
+    /// How many of these are for others.
     fn reserved(&self) -> i64 {
         self.page.reserved.values().sum()
     }
@@ -183,6 +233,20 @@ impl Provisioner for Static {
             .start(starting.tasks, &readiness, starting.metrics);
         // A second call would start a watch that nobody reads; the first one stays.
         let _ = self.nodes.set(nodes);
+        let _ = self.cluster_nodes.set(starting.cluster_nodes.clone());
+    }
+
+    fn cluster_node_changed(&self, before: Option<&ClusterNode>, after: Option<&ClusterNode>) {
+        let awaited =
+            |node: Option<&ClusterNode>| node.is_some_and(|node| is_ours(node) && awaits_machine(node));
+        let has_machine =
+            after.is_some_and(|node| node.status.as_ref().is_some_and(|status| status.machine_uid.is_some()));
+        if let (Some(node), Some(recount)) = (before.filter(|_| awaited(before)), self.recount.get())
+            && !awaited(after)
+            && !has_machine
+        {
+            self.ledger.gave_up(&node.spec.cluster.uid).iter().for_each(|pool| recount(pool));
+        }
     }
 
     fn on_recount(&self, recount: Recount) {

@@ -1,4 +1,10 @@
-//! Takes a Node, and gives one back: live reads, and one write each, on the version that was read.
+//! Takes a Node, and gives one back: live reads, and writes on the version that was read.
+//!
+//! A Node is taken by two writes. The first puts labels and taint on it, so that no other Cluster takes it and no other pod is
+//! bound to it, and a mark that it is not anybody's machine yet. Then it is looked at once more, and the second one takes off the
+//! mark, or everything. Whoever finds the mark, after a crash or an error in between, goes on from there: so no Node is ever
+//! used that was not looked at after it had its taint. And because that write changes the version, a process that
+//! slept meanwhile cannot give back what another one has kept.
 
 use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -11,7 +17,7 @@ use trainyard_api::{
 use trainyard_model::node::{
     found::{self, Candidate, Fitness},
     pods,
-    seen::{Machine, NodeFacts, Owner},
+    seen::{Machine, NodeFacts, Owner, Progress},
 };
 
 use super::{CONCURRENCY, Static, Survey, ledger::is_selected, marks};
@@ -38,6 +44,20 @@ enum Attempt {
     PassedOver,
 }
 
+/// When a Node was taken that has not been kept yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// By this call.
+    Now,
+    /// By a process that has died, or an earlier call that has failed.
+    Before,
+}
+
+fn changed(node: &ClusterNode) -> Error {
+    let target = format!("the machine of ClusterNode {}", node.name_any());
+    kubernetes::Error::Changed { verb: kubernetes::error::Verb::Patch, target }.into()
+}
+
 impl Static {
     /// The machines that were taken for this ClusterNode, live: one, unless two processes were at it.
     pub(super) async fn taken_for(&self, node: &ClusterNode) -> Result<Vec<Machine>, Error> {
@@ -49,10 +69,11 @@ impl Static {
 
     /// Takes a Node for this ClusterNode, unless one was taken before.
     pub(super) async fn take(&self, pool: &Pool, node: &ClusterNode) -> Result<Launched, Error> {
-        if let Some(machine) = best_of(&self.taken_for(node).await?, node) {
-            return Ok(Launched::Requested { machine_uid: machine.uid.clone() });
+        if let Some(machine_uid) = self.take_up(node).await? {
+            self.ledger.took(pool, &machine_uid, self.clock.now());
+            return Ok(Launched::Requested { machine_uid });
         }
-        let survey = self.survey(pool, &node.spec)?;
+        let survey = self.survey_in_turn(pool, &node.spec)?;
         let fit = survey.fit();
         // The last ones are left to those for whom they were set aside; which ones these are is all the same.
         let ours = fit.len().saturating_sub(usize::try_from(survey.reserved()).unwrap_or(0));
@@ -88,7 +109,7 @@ impl Static {
             let fields = marks::taken(&live, node);
             let manager = FieldManager::Machine.as_str();
             match apply::merge(&self.api(), &Seen::of(&live)?, manager, &fields).await {
-                Ok(taken) => return self.look_once_more(&taken, &candidate, node).await,
+                Ok(taken) => return self.settle(taken, node, Found::Now).await,
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Forbidden) => {
                     let said = error.server_message().map_or_else(|| error.chain(), str::to_owned);
@@ -102,25 +123,61 @@ impl Static {
         Ok(Attempt::PassedOver)
     }
 
-    /// A pod may have been bound before the taint was there, and another process may have taken a Node for the same
-    /// ClusterNode: then this one is given back. Nobody ever gives back what another process has taken, so that one stays
-    /// whose process is at work.
-    async fn look_once_more(
-        &self,
-        taken: &Node,
-        candidate: &Candidate,
-        node: &ClusterNode,
-    ) -> Result<Attempt, Error> {
-        let is_one_too_many = self.taken_for(node).await?.len() > 1;
-        if !is_one_too_many && !self.has_stranger(candidate).await? {
-            return Ok(Attempt::Taken(candidate.node.uid.clone()));
+    /// The Node that was taken for this ClusterNode before, by whichever process.
+    async fn take_up(&self, node: &ClusterNode) -> Result<Option<String>, Error> {
+        let mut machines = self.taken_for(node).await?;
+        while let Some(Machine { uid, name, progress, .. }) = best_of(&machines, node).cloned() {
+            if progress == Progress::Registered {
+                return Ok(Some(uid));
+            }
+            if let Some(live) = read::get(&self.api(), &name).await?
+                && let Attempt::Taken(uid) = self.settle(live, node, Found::Before).await?
+            {
+                return Ok(Some(uid));
+            }
+            machines.retain(|machine| machine.uid != uid);
         }
-        self.restore(taken).await?;
-        if is_one_too_many {
-            let target = format!("the machine of ClusterNode {}", node.name_any());
-            return Err(kubernetes::Error::Changed { verb: kubernetes::error::Verb::Patch, target }.into());
+        Ok(None)
+    }
+
+    /// Looks once more at a Node that was taken, and keeps it or gives it back. A pod may have been bound before the taint was
+    /// there, and another process may have taken a Node for the same ClusterNode.
+    async fn settle(&self, mut taken: Node, node: &ClusterNode, found: Found) -> Result<Attempt, Error> {
+        for _ in 0..TRIES {
+            let Some(candidate) = Candidate::of(&taken) else { return Ok(Attempt::PassedOver) };
+            let uid = candidate.node.uid.clone();
+            if Owner::of(taken.labels()).is_none_or(|owner| Some(owner.uid) != node.uid()) {
+                // Another process has found something on it.
+                return Ok(Attempt::PassedOver);
+            }
+            if !marks::is_being_taken(taken.labels()) {
+                return Ok(Attempt::Taken(uid));
+            }
+            let is_one_too_many = self.has_rival(&uid, node, found).await?;
+            let is_kept = !is_one_too_many && !self.has_stranger(&candidate).await?;
+            let fields = if is_kept { marks::kept() } else { marks::given_back(&taken) };
+            let manager = FieldManager::Machine.as_str();
+            match apply::merge(&self.api(), &Seen::of(&taken)?, manager, &fields).await {
+                Ok(_) if is_kept => return Ok(Attempt::Taken(uid)),
+                Ok(_) if is_one_too_many => return Err(changed(node)),
+                Ok(_) => return Ok(Attempt::PassedOver),
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                Err(error) => return Err(error.into()),
+            }
+            match read::get(&self.api(), &candidate.node.name).await? {
+                Some(live) => taken = live,
+                None => return Ok(Attempt::PassedOver),
+            }
         }
-        Ok(Attempt::PassedOver)
+        Err(changed(node))
+    }
+
+    /// Whether another Node is to be the machine of this ClusterNode. Of two that are being taken, each process gives back the
+    /// one that it has taken itself; one that was left behind is no rival.
+    async fn has_rival(&self, uid: &str, node: &ClusterNode, found: Found) -> Result<bool, Error> {
+        let machines = self.taken_for(node).await?;
+        let mut others = machines.iter().filter(|machine| machine.uid != uid);
+        Ok(others.any(|other| found == Found::Now || other.progress == Progress::Registered))
     }
 
     async fn restore(&self, node: &Node) -> Result<(), Error> {

@@ -130,6 +130,16 @@ pub const fn is_bad(state: NodeState) -> bool {
     }
 }
 
+/// Whether a machine is still to be asked for, as far as the object tells.
+pub fn awaits_machine(node: &ClusterNode) -> bool {
+    let has_none = |status: &ClusterNodeStatus| {
+        status.machine_uid.is_none() && status.gone_time.is_none() && !status.state.is_some_and(is_bad)
+    };
+    node.spec.released.is_none()
+        && node.metadata.deletion_timestamp.is_none()
+        && node.status.as_ref().is_none_or(has_none)
+}
+
 /// Computes the status.
 pub fn assess(situation: &Situation<'_>, now: Timestamp) -> Assessment {
     let before = situation.node.status.clone().unwrap_or_default();

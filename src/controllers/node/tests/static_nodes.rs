@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api, ResourceExt as _,
@@ -18,6 +18,7 @@ use trainyard_fake_apiserver::{Matching, Verb, When};
 
 use super::world::{Lab, NAMESPACE, pass};
 use crate::provisioner::{
+    EngineKind, Pool,
     conformance::eventually,
     static_nodes::{
         double::{POOL, kubelet, looks, machine, stranger},
@@ -68,7 +69,7 @@ async fn a_machine_is_taken_serves_and_is_given_back_as_it_was() {
     lab.release(&name);
     lab.gone(&name).await;
     assert_eq!(lab.looks("vm-a"), found);
-    assert_eq!(lab.node_writes(), 3, "taken, cordoned, given back");
+    assert_eq!(lab.node_writes(), 4, "taken, kept, cordoned, given back");
     lab.forget(&name);
 
     // And it serves the next one.
@@ -117,6 +118,67 @@ async fn a_machine_taken_by_a_process_that_died_before_it_wrote_that_down_is_fou
     let status = lab.ready(&name).await;
     assert_eq!(status.node_name.as_deref(), Some("vm-a"));
     assert_eq!(lab.taken().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_taken_by_a_process_that_died_before_its_second_look_is_looked_at_before_it_serves() {
+    let mut lab = lab_with(&["vm-a", "vm-b"]);
+    let found = lab.looks("vm-a");
+    let gate = lab.server.pause(Matching::any().verb(Verb::Patch).resource("nodes"), When::After);
+    let name = lab.want_found(1);
+    gate.reached().await;
+    lab.server.put(&stranger("web", "vm-a", |_| {}));
+    lab.crash();
+    drop(gate);
+    let status = lab.ready(&name).await;
+    assert_eq!(status.node_name.as_deref(), Some("vm-b"));
+    assert_eq!(lab.taken(), [("vm-b".to_owned(), name)]);
+    assert_eq!(lab.looks("vm-a"), found);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_taken_and_not_looked_at_again_is_given_back_with_its_node() {
+    let mut lab = lab_with(&["vm-a"]);
+    let found = lab.looks("vm-a");
+    let gate = lab.server.pause(Matching::any().verb(Verb::Patch).resource("nodes"), When::After);
+    let name = lab.want_found(1);
+    gate.reached().await;
+    lab.process = None;
+    drop(gate);
+    lab.release(&name);
+    lab.crash();
+    lab.gone(&name).await;
+    assert_eq!(lab.looks("vm-a"), found);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_what_a_node_awaits_is_told_when_it_awaits_it_no_more() {
+    let lab = lab_with(&["vm-a"]);
+    // It may have no machine for now.
+    lab.cluster(0);
+    let name = lab.want_found(1);
+    let node = lab.server.get::<ClusterNode>(NAMESPACE, &name).unwrap();
+    let other = Pool { namespace: NAMESPACE.into(), name: "other".into(), uid: "other".into() };
+    let engine = lab.engine(EngineKind::Static);
+    let free = async || -> anyhow::Result<i64> {
+        let supply = engine.count(&other, &node.spec).await?;
+        Ok(supply.context("not counted")?.counted.free)
+    };
+    eventually(|| async {
+        ensure!(free().await? == 0, "its ClusterNode is not seen");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    lab.recounted();
+    lab.release(&name);
+    eventually(|| async {
+        ensure!(lab.recounted() == ["other"], "not told");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(free().await.unwrap(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! One Cluster on an API server in memory, with Karpenter's double and as many processes as a test needs.
 
-use std::time::Duration;
+use std::{sync::Mutex, time::Duration};
 
 use anyhow::ensure;
 use k8s_openapi::api::{
@@ -19,7 +19,7 @@ use super::super::*;
 use crate::{
     clock::{Clock as _, TokioClock},
     provisioner::{
-        EngineKind, Engines, Provisioner,
+        EngineKind, Engines, Pool, Provisioner, Recount,
         conformance::eventually,
         karpenter::{
             Karpenter,
@@ -35,6 +35,7 @@ pub(super) const CLUSTER: &str = "11111111-cluster";
 
 /// One process: watches and controller. Dropping it is a crash.
 pub(super) struct Process {
+    engines: Engines,
     _tasks: Tasks,
 }
 
@@ -44,6 +45,7 @@ pub(super) struct Lab {
     pub(super) double: Double,
     pub(super) clock: TokioClock,
     pub(super) process: Option<Process>,
+    recounted: Arc<Mutex<Vec<String>>>,
     _tasks: Tasks,
 }
 
@@ -59,7 +61,8 @@ impl Lab {
         let server = FakeServer::new();
         let mut tasks = Tasks::new(CancellationToken::new());
         let double = Double::start(&server, &mut tasks);
-        let lab = Self { server, double, clock: TokioClock::default(), process: None, _tasks: tasks };
+        let (clock, recounted) = (TokioClock::default(), Arc::default());
+        let lab = Self { server, double, clock, process: None, recounted, _tasks: tasks };
         lab.cluster(4);
         lab
     }
@@ -77,10 +80,14 @@ impl Lab {
         let karpenter: Arc<dyn Provisioner> = Arc::new(Karpenter::new(client.clone(), Arc::clone(&clock)));
         let found: Arc<dyn Provisioner> = Arc::new(Static::new(client.clone(), Arc::clone(&clock)));
         let engines = Engines::new([(EngineKind::Karpenter, karpenter), (EngineKind::Static, found)]);
+        let told = Arc::clone(&self.recounted);
+        engines.on_recount(
+            &(Arc::new(move |pool: &Pool| told.lock().unwrap().push(pool.name.clone())) as Recount),
+        );
         let controller = NodeController::start(Setup {
             client,
             clock,
-            engines,
+            engines: engines.clone(),
             events,
             tasks: &mut tasks,
             readiness: &Readiness::default(),
@@ -89,13 +96,23 @@ impl Lab {
         });
         let token = tasks.token();
         tasks.spawn("node controller", controller.run(token));
-        Process { _tasks: tasks }
+        Process { engines, _tasks: tasks }
     }
 
     /// The process dies between two instructions, and another one starts.
     pub(super) fn crash(&mut self) {
         self.process = None;
         self.process = Some(self.process("another"));
+    }
+
+    /// An engine of the process that runs.
+    pub(super) fn engine(&self, kind: EngineKind) -> Arc<dyn Provisioner> {
+        Arc::clone(self.process.as_ref().unwrap().engines.get(kind).unwrap())
+    }
+
+    /// The Clusters that were told of another count, since this was last asked.
+    pub(super) fn recounted(&self) -> Vec<String> {
+        std::mem::take(&mut *self.recounted.lock().unwrap())
     }
 
     pub(super) fn cluster(&self, max: i32) {

@@ -142,18 +142,3 @@ async fn one_that_may_not_be_written_to_is_not_counted_on_for_ten_minutes() {
     tokio::time::advance(Duration::from_mins(2)).await;
     assert_eq!(bed.taken(&node(3)).await, "vm-1");
 }
-
-#[tokio::test(start_paused = true)]
-async fn the_rest_stays_set_aside_while_one_is_taken_after_the_other() {
-    let bed = Bed::with(&["vm-1", "vm-2", "vm-3"]).await;
-    let other = Pool { uid: "other-uid".into(), name: "other".into(), ..the_pool() };
-    bed.engine.set_aside(&the_pool(), &node(1).spec, 3).await.unwrap();
-    for ordinal in 1..=2 {
-        tokio::time::advance(Duration::from_secs(20)).await;
-        bed.taken(&node(ordinal)).await;
-    }
-    tokio::time::advance(Duration::from_secs(20)).await;
-    let supply = bed.engine.count(&other, &node(1).spec).await.unwrap().unwrap();
-    assert_eq!(supply.counted.free, 0, "{}", supply.counted.message);
-    bed.taken(&node(3)).await;
-}

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trainyard_api::{cluster_node::StaticNode, names::node_labels};
 use trainyard_fake_apiserver::{FakeServer, Fault, Matching, Verb, When};
-use trainyard_model::node::seen::GivenUp;
+use trainyard_model::node::seen::{GivenUp, Progress};
 
 use super::{
     double::{POOL, kubelet, looks, machine, stranger},
@@ -31,6 +31,7 @@ use crate::{
 };
 
 mod count;
+mod gangs;
 mod give_back;
 mod take;
 
@@ -45,14 +46,18 @@ struct Bed {
 async fn started(server: &FakeServer, agent: &str, tasks: &mut Tasks) -> Arc<Static> {
     let engine = Arc::new(Static::new(server.client(agent), Arc::new(TokioClock::default())));
     let wake = Arc::new(|_: Woken<'_>| {});
-    engine.watches(&mut Starting { tasks, metrics: &Metrics::new(), wake });
+    let cluster_nodes = &conformance::cluster_nodes(server.client(agent), tasks);
+    engine.watches(&mut Starting { tasks, metrics: &Metrics::new(), wake, cluster_nodes });
     eventually(|| async { Ok(engine.followed().map(|_| ())?) }).await.unwrap();
     engine
 }
 
 impl Bed {
     async fn new() -> Self {
-        let server = FakeServer::new();
+        Self::on(FakeServer::new()).await
+    }
+
+    async fn on(server: FakeServer) -> Self {
         let mut tasks = Tasks::new(CancellationToken::new());
         let engine = started(&server, "engine", &mut tasks).await;
         let recounted = Arc::new(Mutex::new(Vec::new()));
@@ -73,6 +78,29 @@ impl Bed {
         bed
     }
 
+    /// The process dies, and another one starts.
+    async fn crashed(self) -> Self {
+        let Self { server, engine, recounted, tasks } = self;
+        drop((engine, recounted, tasks));
+        Self::on(server).await
+    }
+
+    /// The cluster controller has made these ClusterNodes, and the engine has seen them.
+    async fn stored(&self, nodes: &[ClusterNode]) {
+        for node in nodes {
+            self.server.put(node);
+        }
+        let names: Vec<_> = nodes.iter().map(ClusterNode::name_any).collect();
+        eventually(|| async {
+            let seen = self.engine.cluster_nodes.get().context("not followed")?.all();
+            let are_seen = names.iter().all(|name| seen.iter().any(|node| node.name_any() == *name));
+            ensure!(are_seen, "not seen yet");
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
+
     async fn counted(&self) -> found::Counted {
         self.engine.count(&the_pool(), &node(1).spec).await.unwrap().unwrap().counted
     }
@@ -88,9 +116,7 @@ impl Bed {
     }
 
     async fn ask(&self, node: &ClusterNode) -> Result<Launched, Error> {
-        let wanted = [Wanted { node: Arc::new(node.clone()), machine: None }];
-        let mut answers = self.engine.ensure(&the_pool(), &wanted).await?;
-        answers.pop().unwrap().result
+        ask(&self.engine, &the_pool(), node).await
     }
 
     /// The name of the machine that was taken for it.
@@ -120,6 +146,12 @@ impl Bed {
         nodes.retain(|node| node.labels().get(POOL).is_some_and(|name| name.starts_with(&pool.name)));
         nodes
     }
+}
+
+async fn ask(engine: &Static, pool: &Pool, node: &ClusterNode) -> Result<Launched, Error> {
+    let wanted = [Wanted { node: Arc::new(node.clone()), machine: None }];
+    let mut answers = engine.ensure(pool, &wanted).await?;
+    answers.pop().unwrap().result
 }
 
 fn the_pool() -> Pool {

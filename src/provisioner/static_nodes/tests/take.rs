@@ -48,7 +48,7 @@ async fn a_node_that_changed_between_look_and_write_is_looked_at_again() {
     };
     let (taken, ()) = tokio::join!(asking, meanwhile);
     assert_eq!(taken, "vm-1");
-    assert_eq!(bed.server.count(&to_take()), 2, "the first was refused");
+    assert_eq!(bed.server.count(&to_take()), 3, "the first was refused, the third is that it is kept");
     assert_eq!(bed.node("vm-1").annotations()["example.org/load"], "3");
 }
 
@@ -146,4 +146,122 @@ async fn smaller_machines_are_taken_before_larger_ones() {
     .unwrap();
     assert_eq!(bed.taken(&node(1)).await, "b-small");
     assert_eq!(bed.taken(&node(2)).await, "a-large");
+}
+
+fn patches() -> Matching {
+    Matching::any().verb(Verb::Patch).resource("nodes")
+}
+
+/// Somebody's pod that was bound before the taint was there.
+fn intrude(bed: &Bed) {
+    bed.server.put(&stranger("web", "vm-1", |_| {}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_looked_at_once_more_after_it_was_taken() {
+    let bed = Bed::with(&["vm-1", "vm-2"]).await;
+    let found = looks(&bed.node("vm-1"));
+    let gate = bed.server.pause(patches().name("vm-1"), When::After);
+    let asked = node(1);
+    let meanwhile = async {
+        gate.reached().await;
+        intrude(&bed);
+        gate.release();
+    };
+    let (taken, ()) = tokio::join!(bed.taken(&asked), meanwhile);
+    assert_eq!(taken, "vm-2");
+    assert_eq!(looks(&bed.node("vm-1")), found);
+    let counted = bed.counted().await;
+    assert!(counted.message.contains("vm-1 carries pod others/web"), "{}", counted.message);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_looked_at_by_the_next_process_when_one_died_before_it_could() {
+    let bed = Bed::with(&["vm-1", "vm-2"]).await;
+    let found = looks(&bed.node("vm-1"));
+    let gate = bed.server.pause(patches(), When::After);
+    let asked = node(1);
+    tokio::select! {
+        answer = bed.ask(&asked) => panic!("{answer:?}"),
+        () = gate.reached() => {}
+    }
+    drop(gate);
+    intrude(&bed);
+    let bed = bed.crashed().await;
+    assert_eq!(bed.taken(&asked).await, "vm-2");
+    assert_eq!(looks(&bed.node("vm-1")), found);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_could_not_be_looked_at_again_is_looked_at_later() {
+    let bed = Bed::with(&["vm-1", "vm-2"]).await;
+    let gate = bed.server.pause(patches(), When::After);
+    let asked = node(1);
+    let meanwhile = async {
+        gate.reached().await;
+        intrude(&bed);
+        bed.server.fail(Matching::any().verb(Verb::List).resource("pods"), Fault::InternalError);
+        gate.release();
+    };
+    let (answer, ()) = tokio::join!(bed.ask(&asked), meanwhile);
+    assert!(answer.is_err(), "{answer:?}");
+    let machine = bed.engine.look_up(&the_pool(), &asked).await.unwrap().unwrap();
+    assert_eq!((machine.name.as_str(), machine.progress), ("vm-1", Progress::Requested), "nobody's yet");
+    bed.server.heal();
+    assert_eq!(bed.taken(&asked).await, "vm-2");
+}
+
+#[rstest]
+#[case::once(1)]
+#[case::again_and_again(3)]
+#[tokio::test(start_paused = true)]
+async fn a_conflict_while_a_node_is_given_back_makes_it_nobody_s_machine(#[case] conflicts: usize) {
+    let bed = Bed::with(&["vm-1", "vm-2"]).await;
+    let gate = bed.server.pause(patches(), When::After);
+    let asked = node(1);
+    let meanwhile = async {
+        gate.reached().await;
+        intrude(&bed);
+        let mut next = bed.server.pause(patches().name("vm-1"), When::Before);
+        gate.release();
+        for report in 0..conflicts {
+            next.reached().await;
+            bed.server.edit("", "vm-1", |node: &mut Node| {
+                node.annotations_mut().insert("example.org/load".into(), report.to_string());
+            });
+            let following = bed.server.pause(patches().name("vm-1"), When::Before);
+            next.release();
+            next = following;
+        }
+        next.release();
+    };
+    let (answer, ()) = tokio::join!(bed.ask(&asked), meanwhile);
+    assert_eq!(answer.is_err(), conflicts >= 3, "{answer:?}");
+    assert_eq!(bed.taken(&asked).await, "vm-2");
+    assert_eq!(marks::cluster_uid(bed.node("vm-1").labels()), None);
+}
+
+/// Meanwhile another process has kept the Node, and a run is on it.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_slept_before_its_second_look_gives_back_nothing() {
+    let bed = Bed::with(&["vm-1", "vm-2"]).await;
+    let other = {
+        let mut tasks = bed.tasks.lock().await;
+        started(&bed.server, "other", &mut tasks).await
+    };
+    let gate = bed.server.pause(patches().agent("engine"), When::After);
+    let asked = node(1);
+    let meanwhile = async {
+        gate.reached().await;
+        let kept = ask(&other, &the_pool(), &asked).await.unwrap();
+        assert!(matches!(kept, Launched::Requested { .. }), "{kept:?}");
+        bed.server.put(&stranger("mnist-worker-0", "vm-1", |pod| {
+            pod["metadata"]["labels"] = json!({"trainyard.dev/run-uid": "r"});
+        }));
+        gate.release();
+    };
+    let (taken, ()) = tokio::join!(bed.taken(&asked), meanwhile);
+    assert_eq!(taken, "vm-1");
+    assert!(!marks::is_being_taken(bed.node("vm-1").labels()));
+    assert!(marks::cluster_uid(bed.node("vm-1").labels()).is_some());
 }
