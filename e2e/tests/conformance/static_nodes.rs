@@ -39,7 +39,7 @@ impl Hall {
     async fn open() -> Result<Self> {
         let plane = ControlPlane::shared().await?;
         // The engine follows ClusterNodes, too.
-        install_crds(&plane)?;
+        install_crds(plane)?;
         let client = plane.client().await?;
         let mut tasks = Tasks::new(CancellationToken::new());
         let engine = Static::new(client.clone(), Arc::new(SystemClock));
