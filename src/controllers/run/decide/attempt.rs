@@ -246,7 +246,8 @@ fn follow(
         if end.cause == AttemptCause::Succeeded {
             evaluation.tell(&mut draft, attempt);
         }
-        return ended(draft, attempt, end);
+        // Nothing has used its machines since, however long nobody was there to record it.
+        return ended(draft, attempt, End { at: members::all_ended_at(members), ..end });
     }
     let mut steps: Vec<Step> = members
         .iter()
