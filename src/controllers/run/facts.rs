@@ -14,11 +14,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt as _;
 use trainyard_api::Run;
 use trainyard_api::capacity::Capacity;
-use trainyard_api::cluster_node::{ClusterIdentity, ClusterNode, NodeReason, RetireReason};
+use trainyard_api::cluster_node::{ClusterIdentity, ClusterNode};
 use trainyard_api::names::{API_VERSION, Finalizer, START_GATE, labels};
 use trainyard_api::placement::{Taint, Toleration};
 use trainyard_api::retention::CleanPodPolicy;
 use trainyard_api::run_status::{RunPhase, RunStatus};
+use trainyard_model::node::lost::is_lost;
+use trainyard_model::node::pods::{Life, has_ended};
 use trainyard_model::run::{PodName, acceptance};
 
 use crate::kubernetes::apply::Seen;
@@ -175,7 +177,6 @@ impl PodFacts {
         let spec = pod.spec.as_ref();
         let gates = spec.and_then(|spec| spec.scheduling_gates.as_ref());
         let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
         let progress = Progress::of(pod);
         let of_label = || labels.get(labels::ATTEMPT).and_then(|text| text.parse().ok());
         Some(Self {
@@ -190,7 +191,7 @@ impl PodFacts {
             finalizers: pod.finalizers().to_vec(),
             deleting: pod.metadata.deletion_timestamp.is_some(),
             told_to_stop: told_to_stop(pod),
-            finished: phase == "Succeeded" || phase == "Failed",
+            finished: has_ended(pod),
             closing: progress.exited_at().filter(|_| spec.is_some_and(|spec| spec.containers.len() == 1)),
             progress,
             disruption: condition(pod, "DisruptionTarget").filter(|one| one.status == "True").map(|one| {
@@ -222,6 +223,12 @@ impl PodFacts {
         let since = self.closing.filter(|_| !self.finished && !self.deleting)?;
         Some(since.saturating_add(SIDECARS_STOP).unwrap_or(Timestamp::MAX))
     }
+    /// Whether a process of it may run, if its machine is not lost.
+    pub fn may_run(&self) -> bool {
+        let (ended, placed, deleting) = (self.finished, self.node_name.is_some(), self.deleting);
+        Life { ended, placed, deleting }.may_run()
+    }
+
 
     /// Whether it was told to stop before its main container ended by itself, so that its exit code, 0 included, says
     /// nothing about its work: a script that stores a checkpoint on SIGTERM and exits 0 has not finished its training.
@@ -356,14 +363,4 @@ impl NodeFacts {
     pub fn claim(&self, run_uid: &str, attempt: i32) -> Option<&ClaimFacts> {
         self.claims.iter().find(|claim| claim.run_uid == run_uid && claim.attempt == attempt)
     }
-}
-
-/// Either controller may be first to say it: the node controller as a fact, the cluster controller as a decision.
-fn is_lost(node: &ClusterNode) -> bool {
-    let retired = node.spec.retired.as_ref().map(|retired| retired.reason);
-    let status = node.status.as_ref();
-    retired == Some(RetireReason::Lost)
-        || status.is_some_and(|status| {
-            status.gone_time.is_some() || matches!(status.reason, Some(NodeReason::Lost | NodeReason::Gone))
-        })
 }

@@ -14,10 +14,10 @@ use trainyard_api::{
     run::Run,
     run_status::{Directive, DirectiveKind, DirectiveReason, RunPhase},
 };
-use trainyard_model::node::pods::has_ended;
+use trainyard_model::node::pods::Life;
 use trainyard_model::snapshot::node::LightNode;
 use trainyard_model::snapshot::run::LightRun;
-use trainyard_planner::{DropBasis, FailureCause, Machine, NodeName, RetireReason, RunId};
+use trainyard_planner::{DropBasis, NodeName, RunId};
 
 use super::allocate::write_claims;
 use super::fresh::{fresh_node, moved_on, remember_run, run_seen};
@@ -192,25 +192,12 @@ fn may_come_to(pod: &Pod, node: &LightNode, run: &RunId) -> bool {
         return node.node.as_ref().is_some_and(|(name, _)| name == bound);
     }
     let mut owners = pod.metadata.owner_references.iter().flatten();
-    pod.metadata.deletion_timestamp.is_none() && owners.any(|owner| owner.uid == run.uid)
+    owners.any(|owner| owner.uid == run.uid)
 }
 
-/// A pod that may still start or run. One on a lost node counts as gone; its machine is destroyed,
-/// or kept from use until it is empty.
+/// Whether a pod may still start or run, as far as this machine goes: one that is on it counts as gone when it is lost.
 pub fn is_live_on(pod: &Pod, node: &LightNode) -> bool {
-    if has_ended(pod) {
-        return false;
-    }
     let bound = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-    let node_is_lost = is_lost(node);
-    !(node_is_lost && bound.is_some() && bound == node.node.as_ref().map(|(name, _)| name.as_str()))
-}
-
-/// Whether nothing that was on a node can be running any more, as far as anybody will ever know. A node that is merely
-/// unusable, or about to be taken back, may still run what it has.
-pub fn is_lost(node: &LightNode) -> bool {
-    let retired_as_lost = node.retired.as_ref().is_some_and(|retired| retired.reason == RetireReason::Lost);
-    // It may have been told to go before, for another reason, which stays.
-    let is_known_lost = node.failure.as_ref().is_some_and(|failure| failure.cause == FailureCause::Lost);
-    retired_as_lost || is_known_lost || node.machine == Machine::Gone
+    let is_there = bound.is_some() && bound == node.node.as_ref().map(|(name, _)| name.as_str());
+    Life::of(pod).may_run() && !(node.lost && is_there)
 }

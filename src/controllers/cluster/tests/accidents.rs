@@ -212,6 +212,21 @@ async fn a_pod_of_a_vanished_run_keeps_its_machine_and_is_looked_for_without_has
     world.server.forget_requests();
     tokio::time::sleep(Duration::from_mins(1)).await;
     let looks = world.server.count(&Matching::any().verb(Verb::List).resource("pods"));
+}
+
+fn is_released(world: &World, node: &str) -> bool {
+    world.nodes().iter().all(|one| one.name_any() != node || one.spec.released.is_some())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_told_to_go_that_is_lost_before_it_is_empty_goes_all_the_same() {
+    let (world, _operator) = running().await;
+    let node = world.status("r1").allocation.unwrap_or_default().nodes[0].name.clone();
+    pod_of(&world, NAMESPACE, &node, &world.run("r1").uid().unwrap_or_default());
+    remove(&world, &node);
+    world.turns(2).await;
+    // Silent for good: its Node and the pod on it stay as they are.
+    turn_unusable(&world, &node, NodeReason::Lost);
     assert!((10..=70).contains(&looks), "{looks} looks in a minute");
     let holds =
         |node: &str| !world.nodes().iter().all(|one| one.name_any() != node || one.spec.claims.is_empty());
@@ -222,13 +237,10 @@ async fn a_pod_of_a_vanished_run_keeps_its_machine_and_is_looked_for_without_has
     world.until_empty().await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_machine_told_to_go_that_is_lost_before_it_is_empty_goes_all_the_same() {
-    let (world, _operator) = running().await;
-    let node = world.status("r1").allocation.unwrap_or_default().nodes[0].name.clone();
-    pod_of(&world, NAMESPACE, &node, &world.run("r1").uid().unwrap_or_default());
+/// Somebody has asked for this node to be removed.
+fn remove(world: &World, node: &str) {
     let now = world.clock.now();
-    world.edit_node(&node, |node| {
+    world.edit_node(node, |node| {
         let reason = trainyard_api::cluster_node::RetireReason::Removed;
         node.spec.retired = Some(trainyard_api::cluster_node::Retired {
             time: trainyard_api::Time(now),
@@ -236,13 +248,32 @@ async fn a_machine_told_to_go_that_is_lost_before_it_is_empty_goes_all_the_same(
             message: String::new(),
         });
     });
-    world.turns(2).await;
-    // Silent for good: its Node and the pod on it stay as they are.
-    world.edit_node(&node, |node| {
+}
+
+fn turn_unusable(world: &World, node: &str, why: NodeReason) {
+    world.edit_node(node, |node| {
         let status = node.status.get_or_insert_default();
-        (status.state, status.reason) = (Some(NodeState::Unusable), Some(NodeReason::Lost));
+        (status.state, status.reason) = (Some(NodeState::Unusable), Some(why));
     });
     world.turns(20).await;
-    let released = world.nodes().iter().all(|one| one.name_any() != node || one.spec.released.is_some());
-    assert!(released, "{}", world.shown());
+    assert!(is_released(&world, &node), "{}", world.shown());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_told_to_go_that_somebody_deletes_before_it_is_empty_is_not_taken_for_lost() {
+    let (world, _operator) = running().await;
+    let node = world.status("r1").allocation.unwrap_or_default().nodes[0].name.clone();
+    pod_of(&world, NAMESPACE, &node, &world.run("r1").uid().unwrap_or_default());
+    remove(&world, &node);
+    world.turns(20).await;
+    let is_free = |one: &ClusterNode| one.name_any() != node || one.spec.claims.is_empty();
+    assert!(world.nodes().iter().all(is_free) && !is_released(&world, &node), "{}", world.shown());
+    // Its kubelet answers, and what it runs has not ended.
+    turn_unusable(&world, &node, NodeReason::MachineDeleted);
+    world.turns(200).await;
+    assert!(!is_released(&world, &node), "{}", world.shown());
+    world.server.remove::<Pod>(NAMESPACE, "left-over");
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    world.turns(3).await;
+    assert!(is_released(&world, &node), "{}", world.shown());
 }

@@ -246,7 +246,7 @@ async fn a_service_that_is_refused_while_the_run_runs_is_asked_for_seldom_and_th
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gated_pod_that_somebody_holds_does_not_hold_the_machines() {
+async fn a_gated_pod_that_somebody_holds_does_not_hold_the_machines(#[case] is_deleted: bool) {
     let world = World::with_nodes(1);
     let _process = world.start("one");
     world.submit("r1", &json!({}));
@@ -260,11 +260,23 @@ async fn a_gated_pod_that_somebody_holds_does_not_hold_the_machines() {
         pod["metadata"]["finalizers"] = json!(["example.com/mine", "trainyard.dev/run-pod"]);
     });
     world.server.delete::<Pod>(NAMESPACE, "r1-worker-0");
-    world.edit_run("r1", |run| run.spec.cancel = true);
+    if is_deleted {
+        world.server.delete::<Run>(NAMESPACE, "r1");
+    } else {
+        world.edit_run("r1", |run| run.spec.cancel = true);
+    }
     gate.release();
     world.pass(Duration::from_secs(30)).await;
-    assert_eq!(world.phase("r1"), RunPhase::Canceled, "{:#?}", world.status("r1"));
+    if is_deleted {
+        assert!(!world.has_run("r1"), "{:#?}", world.status("r1"));
+    } else {
+        assert_eq!(world.phase("r1"), RunPhase::Canceled, "{:#?}", world.status("r1"));
+    }
     world.cluster_turn();
     let held: Pod = world.server.get(NAMESPACE, "r1-worker-0").expect("it is held");
     assert_eq!(held.finalizers(), ["example.com/mine"]);
 }
+#[rstest]
+#[case::cancelled(false)]
+#[case::deleted(true)]
+    world.assert_nothing_claimed();
