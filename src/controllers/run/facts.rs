@@ -107,7 +107,8 @@ const SIDECARS_STOP: SignedDuration = SignedDuration::from_mins(1);
 
 /// A pod of a Run.
 ///
-/// What it is, is read from its name, which nobody can change; labels and owner are for finding it. See [`PodName`].
+/// What it is, is read from its name, and from the Node it is bound to or may only go to, which nobody can change; labels and
+/// owner are for finding it. See [`PodName`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct PodFacts {
     /// Its namespace, and the name of the Run.
@@ -159,8 +160,13 @@ impl PodFacts {
     }
 
     /// Reduces a pod that has the name of one of this Run's. `None` for a stranger's, on which nothing says that it is or
-    /// was this Run's: neither owner nor label nor our finalizer.
-    pub fn of_name(pod: &Pod, run: &ObjectKey, run_uid: &str) -> Option<Self> {
+    /// was this Run's: neither owner nor label nor our finalizer, nor that it is on one of these `machines`, given by the names of
+    /// their Nodes. The first three can be taken off by whoever may write the pod. A machine that was allocated to the Run is
+    /// nobody else's, so a pod of the Run's names there is the Run's or made to look so.
+    pub fn of_name(pod: &Pod, run: &ObjectKey, run_uid: &str, machines: &[String]) -> Option<Self> {
+        if place_of(pod).is_some_and(|place| machines.contains(place)) {
+            return Self::of_run(pod, run.clone(), run_uid);
+        }
         let is_owned = owning_run(pod).is_some_and(|uid| uid == run_uid);
         let is_labelled = pod.labels().get(labels::RUN_UID).is_some_and(|uid| uid == run_uid);
         let is_held = pod.finalizers().iter().any(|one| one == Finalizer::RunPod.as_str());
@@ -217,18 +223,18 @@ impl PodFacts {
         self.finalizers.iter().any(|one| one == Finalizer::RunPod.as_str())
     }
 
-    /// Until when its kubelet may take to stop its sidecars, when all that is left of it is that. Deleted before, its logs
-    /// would go with it.
-    pub fn closes_until(&self) -> Option<Timestamp> {
-        let since = self.closing.filter(|_| !self.finished && !self.deleting)?;
-        Some(since.saturating_add(SIDECARS_STOP).unwrap_or(Timestamp::MAX))
-    }
     /// Whether a process of it may run, if its machine is not lost.
     pub fn may_run(&self) -> bool {
         let (ended, placed, deleting) = (self.finished, self.node_name.is_some(), self.deleting);
         Life { ended, placed, deleting }.may_run()
     }
 
+    /// Until when its kubelet may take to stop its sidecars, when all that is left of it is that. Deleted before, its logs
+    /// would go with it.
+    pub fn closes_until(&self) -> Option<Timestamp> {
+        let since = self.closing.filter(|_| !self.finished && !self.deleting)?;
+        Some(since.saturating_add(SIDECARS_STOP).unwrap_or(Timestamp::MAX))
+    }
 
     /// Whether it was told to stop before its main container ended by itself, so that its exit code, 0 included, says
     /// nothing about its work: a script that stores a checkpoint on SIGTERM and exits 0 has not finished its training.
@@ -252,6 +258,20 @@ fn told_to_stop(pod: &Pod) -> Option<Timestamp> {
     let disrupted =
         disrupted.map(|one| one.last_transition_time.as_ref().map_or(Timestamp::MIN, |time| time.0));
     deleted.map(|at| at.unwrap_or(Timestamp::MIN)).into_iter().chain(disrupted).min()
+}
+
+/// The Node it is bound to, or the only one that it may be bound to. Once its scheduling gates are off, neither can be changed.
+fn place_of(pod: &Pod) -> Option<&String> {
+    let spec = pod.spec.as_ref()?;
+    let required = || {
+        let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
+        let terms =
+            &affinity.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
+        let [term] = terms.as_slice() else { return None };
+        let names = term.match_fields.iter().flatten().filter(|one| one.key == "metadata.name");
+        names.filter(|one| one.operator == "In").find_map(|one| one.values.as_ref()?.first())
+    };
+    spec.node_name.as_ref().filter(|name| !name.is_empty()).or_else(required)
 }
 
 /// UID of the Run that owns the pod.
