@@ -207,11 +207,16 @@ pub struct Claim {
     #[serde(rename = "runUID")]
     #[schemars(schema_with = "schema::uid")]
     pub run_uid: String,
-    /// Number of the attempt, from 1.
-    #[schemars(range(min = 1, max = 1_000_000_000))]
+    /// Number of the attempt, from 1. 0: the claim is being taken back, and nothing is launched on it.
+    #[schemars(range(min = 0, max = 1_000_000_000))]
     pub attempt: i32,
     /// How much of the machine.
     pub share: Capacity,
+}
+
+impl Claim {
+    /// The attempt of a claim that still holds its share of the machine, and on which nothing is launched.
+    pub const OF_NO_ATTEMPT: i32 = 0;
 }
 
 closed_set! {

@@ -306,6 +306,18 @@ pub async fn merge_status<K: Object>(
     merge_into(Part::Status, api, seen, manager, fields).await
 }
 
+/// As [`merge_status`], and only asks what would come of it: admission, schema and precondition are checked, nothing is stored.
+pub async fn rehearse_merge_status<K: Object>(
+    api: &Api<K>,
+    seen: &Seen,
+    manager: &str,
+    fields: &(impl Serialize + Sync),
+) -> Result<K, Error> {
+    let parameters = PatchParams { dry_run: true, ..patch_params(manager) };
+    let body = merge_body::<K>(seen, fields)?;
+    send(Part::Status, Verb::Patch, api, seen, &parameters, &Patch::Merge(body)).await
+}
+
 /// Writes the whole object; its metadata carries the resourceVersion of the read it was made from.
 pub async fn replace<K: Object>(api: &Api<K>, object: &K, manager: &str) -> Result<K, Error> {
     let seen = Seen::of(object)?;
@@ -341,11 +353,19 @@ async fn merge_into<K: Object>(
     manager: &str,
     fields: &(impl Serialize + Sync),
 ) -> Result<K, Error> {
+    let body = merge_body::<K>(seen, fields)?;
+    send(part, Verb::Patch, api, seen, &patch_params(manager), &Patch::Merge(body)).await
+}
+
+fn patch_params(manager: &str) -> PatchParams {
+    PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() }
+}
+
+fn merge_body<K: Object>(seen: &Seen, fields: &impl Serialize) -> Result<Value, Error> {
     let mut body = object_of::<K>(Verb::Patch, &seen.name, fields)?;
     metadata_of::<K>(Verb::Patch, &seen.name, &mut body)?
         .insert("resourceVersion".into(), seen.resource_version.clone().into());
-    let parameters = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
-    send(part, Verb::Patch, api, seen, &parameters, &Patch::Merge(Value::Object(body))).await
+    Ok(Value::Object(body))
 }
 
 /// Sends a patch whose body carries its precondition.

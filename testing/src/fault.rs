@@ -53,6 +53,7 @@ pub struct Matching {
     name: Option<String>,
     agent: Option<String>,
     rehearsal: Option<bool>,
+    manager: Option<String>,
 }
 
 impl Matching {
@@ -108,6 +109,13 @@ impl Matching {
         self
     }
 
+    /// Requests of this field manager.
+    #[must_use]
+    pub fn manager(mut self, manager: impl Into<String>) -> Self {
+        self.manager = Some(manager.into());
+        self
+    }
+
     pub(crate) fn matches(&self, record: &Record) -> bool {
         let is = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
         (self.verbs.is_empty() || self.verbs.contains(&record.verb))
@@ -116,6 +124,7 @@ impl Matching {
             && is(&self.namespace, &record.namespace)
             && is(&self.name, &record.name)
             && is(&self.agent, &record.agent)
+            && is(&self.manager, &record.manager)
             && self.rehearsal.is_none_or(|wanted| wanted == record.rehearsal)
     }
 }
@@ -177,6 +186,8 @@ pub struct Record {
     pub agent: String,
     /// The server is only asked what it would do (`dryRun` in the query).
     pub rehearsal: bool,
+    /// The field manager of a write; empty where none is given.
+    pub manager: String,
 }
 
 impl Record {
@@ -188,6 +199,7 @@ impl Record {
             name: target.name.clone().unwrap_or_default(),
             agent,
             rehearsal: target.flag("dryRun"),
+            manager: target.parameter("fieldManager").unwrap_or_default().to_owned(),
         }
     }
 }

@@ -75,7 +75,7 @@ pub struct Attempt {
     /// When all its main containers ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
-    /// When its end was recorded.
+    /// When it ended: when the last of its processes had, if all had by then; else when its end was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_time: Option<Time>,
     /// Exit code of the process that decided it; absent when there is none, or it is not known.

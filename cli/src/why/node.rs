@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::events::v1::Event;
 use serde_json::Value;
 use trainyard_api::ClusterNode;
-use trainyard_api::cluster_node::{ClusterNodeStatus, NodeReason as WireReason};
+use trainyard_api::cluster_node::{Claim, ClusterNodeStatus, NodeReason as WireReason};
 use trainyard_api::conditions::{ClusterNodeCondition, ConditionStatus};
 use trainyard_model::snapshot::wire_cause;
 use trainyard_planner::{NodeReason, NodeReport};
@@ -158,7 +158,11 @@ fn claims_and_marks(node: &ClusterNode, status: &ClusterNodeStatus, answer: &mut
     let now = answer.now;
     let spec = &node.spec;
     answer.why.extend(spec.claims.iter().map(|claim| {
-        format!("Promised to attempt {} of Run {}/{}", claim.attempt, claim.run_namespace, claim.run_name)
+        let run = format!("Run {}/{}", claim.run_namespace, claim.run_name);
+        match claim.attempt {
+            Claim::OF_NO_ATTEMPT => format!("Promised to {run}, and about to be taken back from it"),
+            attempt => format!("Promised to attempt {attempt} of {run}"),
+        }
     }));
     if let Some(retired) = &spec.retired {
         answer.why.push(format!(

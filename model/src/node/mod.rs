@@ -7,6 +7,7 @@
 //! * [`usable`]: whether run pods could work on a Node, and what is in the way.
 //! * [`found`]: whether a Node that is there already could be taken, and what is in the way.
 //! * [`daemons`]: what DaemonSets take of a Node, and which of them our taint keeps off.
+//! * [`lost`]: whether what runs on a machine counts as gone.
 //! * [`pods`]: what is asked of a pod on a machine by several of these, and by the controllers.
 //! * [`strangers`]: what other pods take of a Node that are not a run's.
 //! * [`limits`]: every time limit, with its argument.
@@ -16,6 +17,7 @@ pub mod assess;
 pub mod daemons;
 pub mod found;
 pub mod limits;
+pub mod lost;
 pub mod pods;
 pub mod seen;
 pub mod strangers;

@@ -15,6 +15,7 @@ use trainyard_planner::{
     Capacity, Claim, Failure, FailureCause, Machine, Node, NodeName, RetireReason, Retired, RunId, Zone,
 };
 
+use crate::node::lost::is_lost;
 use crate::run::acceptance;
 
 /// What the cluster controller keeps of a ClusterNode.
@@ -52,6 +53,8 @@ pub struct LightNode {
     pub machine: Machine,
     /// What went wrong with it.
     pub failure: Option<Failure>,
+    /// Whether it is lost, so that pods on it count as gone.
+    pub lost: bool,
     /// When it first became ready for runs.
     pub first_ready: Option<Timestamp>,
     /// Since when it has not been ready for runs.
@@ -95,6 +98,7 @@ impl LightNode {
             lent: node.spec.engine.static_node.is_some(),
             released: node.spec.released.is_some(),
             failure: failure(node, created),
+            lost: is_lost(node),
             machine,
             first_ready: status.and_then(|status| status.first_ready_time.as_ref()).map(|time| time.0),
             not_ready_since: not_ready_since(node).filter(|_| machine == Machine::NotReady),

@@ -24,7 +24,9 @@ use trainyard_planner::{NodeName, RunId, Snapshot};
 
 use super::afterwards::{FIRST_ORDINAL, node_spec};
 use super::caches::entry;
+use super::execute::rehearse_allocation;
 use super::memory::Newest;
+use super::refused::{Trial, Written};
 use super::{Context, earliest, tenancy};
 use crate::kubernetes::apply;
 use crate::kubernetes::error::{Error, Verb};
@@ -207,9 +209,14 @@ async fn scope(
         })
     };
     let now = context.clock.now();
+    rehearse(context, &snapshot, &runs).await;
     let mut heard_at = None;
     snapshot.queued.retain(|run| {
-        let left_out = context.refused.left_out_until(&run.id, now);
+        let left_out = match context.refused.trial(&run.id, now) {
+            Trial::LeftOut(until) => Some(until),
+            Trial::Rehearse => now.checked_add(REHEARSE_AGAIN).ok(),
+            Trial::None | Trial::Queued => None,
+        };
         heard_at = earliest([heard_at, left_out]);
         left_out.is_none()
     });
@@ -229,6 +236,24 @@ async fn scope(
         recheck_at: earliest([recheck_at, heard_at]),
         written: Mutex::default(),
         allocating: OnceLock::new(),
+    }
+}
+
+/// When a rehearsal is made again that came to nothing, because the Run changed or the API server did not answer.
+const REHEARSE_AGAIN: SignedDuration = SignedDuration::from_secs(2);
+
+/// Asks for runs whose allocation was refused, and which have been left out for long enough, whether it would be taken now.
+async fn rehearse(context: &Context, snapshot: &Snapshot, runs: &[Arc<LightRun>]) {
+    let now = context.clock.now();
+    let due = snapshot.queued.iter().filter(|run| context.refused.trial(&run.id, now) == Trial::Rehearse);
+    for queued in due {
+        let Some(run) = runs.iter().find(|run| run.id.uid == queued.id.uid) else { continue };
+        match rehearse_allocation(context, run, queued.next_attempt).await {
+            Ok(()) => context.refused.note_rehearsal(&run.id),
+            Err(error) => {
+                context.refused.note(&run.id, Written::Allocation, Err(&error), context.clock.now())
+            }
+        }
     }
 }
 

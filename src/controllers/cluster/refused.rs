@@ -2,7 +2,9 @@
 //!
 //! What a plan asks for on behalf of a run rests on what is noted in that run's status: the clock of its gang, for one. A run
 //! of which that cannot be written (a policy of somebody's, an object that its schema refuses) is left out of the queue
-//! for a while, and then tried again; until it is written, nothing is asked for in its name.
+//! for a while, and then tried again; until it is written, nothing is asked for in its name. One whose allocation was refused
+//! although its place in the queue can be written is only queued again when the API server says, rehearsing, that it would take
+//! an allocation: else it would be given machines again and again, and use none.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -28,6 +30,28 @@ pub struct Refused {
     runs: Mutex<HashMap<String, Refusal>>,
 }
 
+/// What of a run's status was written, or was not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Its place in the queue.
+    Queue,
+    /// Its allocation.
+    Allocation,
+}
+
+/// What may be done for a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trial {
+    /// Nothing is known against it.
+    None,
+    /// It is left out until then.
+    LeftOut(Timestamp),
+    /// It was left out, and its allocation is to be rehearsed before it is queued again.
+    Rehearse,
+    /// It is queued, and nothing may be done in its name before its place in the queue is written.
+    Queued,
+}
+
 #[derive(Clone, Copy)]
 struct Refusal {
     in_a_row: u32,
@@ -35,13 +59,22 @@ struct Refusal {
     last: Timestamp,
     /// Left out until then, if it is.
     until: Option<Timestamp>,
+    /// It is an allocation that was refused, and none has been taken since.
+    of_allocation: bool,
+    /// An allocation was rehearsed since, and would be taken.
+    is_rehearsed: bool,
 }
 
 impl Refused {
-    /// Notes what came of a write of the run's status. That it changed or is gone says nothing.
-    pub fn note(&self, run: &RunId, result: Result<(), &Error>, now: Timestamp) {
+    /// Notes what came of a write of that part of the run's status. That it changed or is gone says nothing.
+    pub fn note(&self, run: &RunId, part: Written, result: Result<(), &Error>, now: Timestamp) {
+        let mut runs = self.lock();
         let Err(error) = result else {
-            self.lock().remove(&run.uid);
+            // That its place in the queue can be written says nothing of an allocation that was refused.
+            let known_otherwise = |known: &Refusal| known.of_allocation && part == Written::Queue;
+            if !runs.get(&run.uid).is_some_and(known_otherwise) {
+                runs.remove(&run.uid);
+            }
             return;
         };
         let is_final = match error.kind() {
@@ -50,16 +83,19 @@ impl Refused {
             ErrorKind::Throttled | ErrorKind::Unavailable => false,
         };
         let (first, longest) = LEFT_OUT;
-        let mut runs = self.lock();
         runs.retain(|_, known| now.duration_since(known.last) < FORGOTTEN_AFTER);
         let known = runs.entry(run.uid.clone()).or_insert(Refusal {
             in_a_row: 0,
             wait: first,
             last: now,
             until: None,
+            of_allocation: false,
+            is_rehearsed: false,
         });
         known.in_a_row += 1;
         known.last = now;
+        known.of_allocation |= part == Written::Allocation;
+        known.is_rehearsed = false;
         if is_final || known.in_a_row >= NO_ANSWERS {
             known.wait = known.until.map_or(first, |_| (known.wait * 2).min(longest));
             known.until = now.checked_add(known.wait).ok();
@@ -67,9 +103,26 @@ impl Refused {
         }
     }
 
-    /// Until when the run is left out, if it is.
-    pub fn left_out_until(&self, run: &RunId, now: Timestamp) -> Option<Timestamp> {
-        self.lock().get(&run.uid)?.until.filter(|until| *until > now)
+    /// Notes that an allocation of the run was rehearsed, and would be taken.
+    pub fn note_rehearsal(&self, run: &RunId) {
+        if let Some(known) = self.lock().get_mut(&run.uid) {
+            known.is_rehearsed = true;
+        }
+    }
+
+    /// What may be done for the run now.
+    pub fn trial(&self, run: &RunId, now: Timestamp) -> Trial {
+        match self.lock().get(&run.uid) {
+            None => Trial::None,
+            Some(Refusal { until: Some(until), .. }) if *until > now => Trial::LeftOut(*until),
+            Some(Refusal { until: Some(_), of_allocation: true, is_rehearsed: false, .. }) => Trial::Rehearse,
+            Some(_) => Trial::Queued,
+        }
+    }
+
+    /// Whether the run is left out.
+    pub fn is_left_out(&self, run: &RunId, now: Timestamp) -> bool {
+        matches!(self.trial(run, now), Trial::LeftOut(_))
     }
 
     /// Whether the last writes of its status failed, so that nothing may be done in its name before one has succeeded.

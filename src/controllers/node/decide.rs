@@ -201,7 +201,7 @@ impl Decision {
         if is_quarantined(machine, status.reason) {
             return;
         }
-        let is_lost = is_lost(status, node) && !machine.found;
+        let is_lost = answers_no_more(status, node) && !machine.found;
         // A Node that the caches lack for the moment is cordoned and looked at all the same.
         let id = node.map(NodeId::of).or_else(|| NodeId::known(status)).filter(|_| !is_lost);
         let Some(drain) = self.drain(machine, is_lost, seen.held_up.as_ref(), now) else { return };
@@ -292,8 +292,13 @@ fn is_quarantined(machine: &Machine, reason: Option<NodeReason>) -> bool {
     machine.found && !is_ready && reason == Some(NodeReason::Lost)
 }
 
-/// Whether nobody can say any more what runs on it: pods there count as gone, and no drain will end.
-fn is_lost(status: &ClusterNodeStatus, node: Option<&NodeFacts>) -> bool {
+/// Whether no kubelet is there to say what runs on it, so that no drain would end: a released machine is destroyed then without
+/// being cordoned, looked at or drained.
+///
+/// Not the rule by which a run's pods count as gone (`trainyard_model::node::lost`): that was asked before the release, so only
+/// pods of others are at stake here. Hence a preempted machine need not be silent for long, which its cloud destroys anyway; and
+/// one that was retired as lost, but answers, is drained for the sake of those others.
+fn answers_no_more(status: &ClusterNodeStatus, node: Option<&NodeFacts>) -> bool {
     match status.reason {
         Some(NodeReason::Lost) => true,
         // The machine may live on for a notice period, with pods that are still stopping.

@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use trainyard_api::names::{FieldManager, node_labels};
-use trainyard_model::node::{Answer, pods::has_ended, seen::Owner};
+use trainyard_model::node::{Answer, pods::Life, seen::Owner};
 
 use super::{
     Error, NodeController, admit,
@@ -222,7 +222,7 @@ async fn live_pod_of_ours(
     let namespace = if removal.was_lost { "" } else { namespace };
     let cluster_node = owner.map_or("", |owner| owner.name.as_str());
     let machine = Machine { namespace, cluster_node, node };
-    Ok(occupancy::live_pod(&controller.client, machine, |pod| !has_ended(pod)).await?)
+    Ok(occupancy::live_pod(&controller.client, machine, |pod| Life::of(pod).may_run()).await?)
 }
 
 async fn launch(

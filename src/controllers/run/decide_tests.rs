@@ -128,6 +128,27 @@ pub fn end_of(seen: &Observed, seconds: i64) -> Option<(AttemptCause, Option<Str
 }
 
 #[rstest]
+#[case::as_their_kubelets_say(&[9, 20, 15], 20)]
+#[case::a_clock_that_is_fast(&[9, 20, 3600], 30)]
+#[case::a_clock_that_is_slow(&[-60, -50, -40], 0)]
+#[case::one_of_which_nobody_says(&[9, 20], 30)]
+fn an_attempt_ends_when_the_last_of_its_processes_has(#[case] seconds: &[i64], #[case] expected: i64) {
+    let mut seen = launched();
+    for pod in seen.pods.values_mut() {
+        pod.progress = Progress::Broken { reason: "Evicted".into(), message: String::new() };
+    }
+    for (name, second) in ["r1-worker-0", "r1-worker-1", "r1-ps-0"].into_iter().zip(seconds) {
+        if let Some(pod) = seen.pods.get_mut(name) {
+            pod.progress = exited(1, "Error", *second);
+        }
+    }
+    let decision = decide(&seen, at(30));
+    let status = written(&decision);
+    assert_eq!(status.attempts[0].end_time, Some(trainyard_api::Time(at(expected))));
+    assert_eq!(status.totals.clone().unwrap_or_default().running_seconds, expected as i32);
+}
+
+#[rstest]
 #[case::worker_0_exits_0("r1-worker-0", exited(0, "Completed", 9), Some((AttemptCause::Succeeded, None, Some(0))))]
 #[case::worker_1_exits_0("r1-worker-1", exited(0, "Completed", 9), None)]
 #[case::worker_exits_3("r1-worker-1", exited(3, "Error", 9), Some((AttemptCause::UserCode, Some("r1-worker-1"), Some(3))))]

@@ -14,11 +14,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt as _;
 use trainyard_api::Run;
 use trainyard_api::capacity::Capacity;
-use trainyard_api::cluster_node::{ClusterIdentity, ClusterNode, NodeReason, RetireReason};
+use trainyard_api::cluster_node::{ClusterIdentity, ClusterNode};
 use trainyard_api::names::{API_VERSION, Finalizer, START_GATE, labels};
 use trainyard_api::placement::{Taint, Toleration};
 use trainyard_api::retention::CleanPodPolicy;
 use trainyard_api::run_status::{RunPhase, RunStatus};
+use trainyard_model::node::lost::is_lost;
+use trainyard_model::node::pods::{Life, has_ended};
 use trainyard_model::run::{PodName, acceptance};
 
 use crate::kubernetes::apply::Seen;
@@ -105,7 +107,8 @@ const SIDECARS_STOP: SignedDuration = SignedDuration::from_mins(1);
 
 /// A pod of a Run.
 ///
-/// What it is, is read from its name, which nobody can change; labels and owner are for finding it. See [`PodName`].
+/// What it is, is read from its name, and from the Node it is bound to or may only go to, which nobody can change; labels and
+/// owner are for finding it. See [`PodName`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct PodFacts {
     /// Its namespace, and the name of the Run.
@@ -157,8 +160,13 @@ impl PodFacts {
     }
 
     /// Reduces a pod that has the name of one of this Run's. `None` for a stranger's, on which nothing says that it is or
-    /// was this Run's: neither owner nor label nor our finalizer.
-    pub fn of_name(pod: &Pod, run: &ObjectKey, run_uid: &str) -> Option<Self> {
+    /// was this Run's: neither owner nor label nor our finalizer, nor that it is on one of these `machines`, given by the names of
+    /// their Nodes. The first three can be taken off by whoever may write the pod. A machine that was allocated to the Run is
+    /// nobody else's, so a pod of the Run's names there is the Run's or made to look so.
+    pub fn of_name(pod: &Pod, run: &ObjectKey, run_uid: &str, machines: &[String]) -> Option<Self> {
+        if place_of(pod).is_some_and(|place| machines.contains(place)) {
+            return Self::of_run(pod, run.clone(), run_uid);
+        }
         let is_owned = owning_run(pod).is_some_and(|uid| uid == run_uid);
         let is_labelled = pod.labels().get(labels::RUN_UID).is_some_and(|uid| uid == run_uid);
         let is_held = pod.finalizers().iter().any(|one| one == Finalizer::RunPod.as_str());
@@ -175,7 +183,6 @@ impl PodFacts {
         let spec = pod.spec.as_ref();
         let gates = spec.and_then(|spec| spec.scheduling_gates.as_ref());
         let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
         let progress = Progress::of(pod);
         let of_label = || labels.get(labels::ATTEMPT).and_then(|text| text.parse().ok());
         Some(Self {
@@ -190,7 +197,7 @@ impl PodFacts {
             finalizers: pod.finalizers().to_vec(),
             deleting: pod.metadata.deletion_timestamp.is_some(),
             told_to_stop: told_to_stop(pod),
-            finished: phase == "Succeeded" || phase == "Failed",
+            finished: has_ended(pod),
             closing: progress.exited_at().filter(|_| spec.is_some_and(|spec| spec.containers.len() == 1)),
             progress,
             disruption: condition(pod, "DisruptionTarget").filter(|one| one.status == "True").map(|one| {
@@ -214,6 +221,12 @@ impl PodFacts {
     /// Whether our finalizer is on it.
     pub fn has_finalizer(&self) -> bool {
         self.finalizers.iter().any(|one| one == Finalizer::RunPod.as_str())
+    }
+
+    /// Whether a process of it may run, if its machine is not lost.
+    pub fn may_run(&self) -> bool {
+        let (ended, placed, deleting) = (self.finished, self.node_name.is_some(), self.deleting);
+        Life { ended, placed, deleting }.may_run()
     }
 
     /// Until when its kubelet may take to stop its sidecars, when all that is left of it is that. Deleted before, its logs
@@ -245,6 +258,20 @@ fn told_to_stop(pod: &Pod) -> Option<Timestamp> {
     let disrupted =
         disrupted.map(|one| one.last_transition_time.as_ref().map_or(Timestamp::MIN, |time| time.0));
     deleted.map(|at| at.unwrap_or(Timestamp::MIN)).into_iter().chain(disrupted).min()
+}
+
+/// The Node it is bound to, or the only one that it may be bound to. Once its scheduling gates are off, neither can be changed.
+fn place_of(pod: &Pod) -> Option<&String> {
+    let spec = pod.spec.as_ref()?;
+    let required = || {
+        let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
+        let terms =
+            &affinity.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
+        let [term] = terms.as_slice() else { return None };
+        let names = term.match_fields.iter().flatten().filter(|one| one.key == "metadata.name");
+        names.filter(|one| one.operator == "In").find_map(|one| one.values.as_ref()?.first())
+    };
+    spec.node_name.as_ref().filter(|name| !name.is_empty()).or_else(required)
 }
 
 /// UID of the Run that owns the pod.
@@ -356,14 +383,4 @@ impl NodeFacts {
     pub fn claim(&self, run_uid: &str, attempt: i32) -> Option<&ClaimFacts> {
         self.claims.iter().find(|claim| claim.run_uid == run_uid && claim.attempt == attempt)
     }
-}
-
-/// Either controller may be first to say it: the node controller as a fact, the cluster controller as a decision.
-fn is_lost(node: &ClusterNode) -> bool {
-    let retired = node.spec.retired.as_ref().map(|retired| retired.reason);
-    let status = node.status.as_ref();
-    retired == Some(RetireReason::Lost)
-        || status.is_some_and(|status| {
-            status.gone_time.is_some() || matches!(status.reason, Some(NodeReason::Lost | NodeReason::Gone))
-        })
 }

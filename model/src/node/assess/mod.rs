@@ -5,7 +5,8 @@
 //! Guarantees:
 //! * `state` is Leaving when released, Running when claimed, else Idle; Preparing until runs could first use it; and what
 //!   is bad about the machine wins over all of these.
-//! * Unusable, Preempted and Failed are never left again: pods there were counted as gone because of them.
+//! * Unusable, Preempted and Failed are never left again, and Lost is no reason that is taken back: pods there were counted as
+//!   gone because of it.
 //! * `firstReadyTime` and the other first times are written once. The same situation gives the same status, so nothing
 //!   is written when nothing changed.
 //!
@@ -239,6 +240,9 @@ impl<'a> Look<'a> {
 
     fn verdict(&mut self) -> Verdict {
         if let Some(state) = self.status.state.filter(|state| is_bad(*state)) {
+            if let Some(lost) = self.lost_in_preemption() {
+                return lost;
+            }
             let reason = self.status.reason.unwrap_or(NodeReason::Unknown);
             let message = self.quarantine().or_else(|| self.status.message.clone()).unwrap_or_default();
             let verdict = Verdict::new(state, reason, message);

@@ -31,6 +31,16 @@ impl Look<'_> {
         })
     }
 
+    /// Lost after all, if it was preempted and has fallen silent since. Its run's pods are waited for, because they may use the
+    /// notice that they have; but a cloud that stops a machine and keeps it, and its Node, would have them waited for without end.
+    pub(super) fn lost_in_preemption(&mut self) -> Option<Verdict> {
+        if self.status.reason != Some(NodeReason::Preempted) {
+            return None;
+        }
+        self.seen_node().filter(|node| !node.ready)?;
+        Some(Verdict { state: NodeState::Preempted, ..self.lost()? })
+    }
+
     pub(super) fn with_node(&mut self, node: &NodeFacts) -> Verdict {
         if let Some(lost) = self.lost() {
             return lost;

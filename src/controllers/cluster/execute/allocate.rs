@@ -23,6 +23,7 @@ use super::fresh::{fresh_node, fresh_run, moved_on, remember, remember_run, run_
 use super::run_marks::write_queue;
 use crate::controllers::cluster::Context;
 use crate::controllers::cluster::observe::Scope;
+use crate::controllers::cluster::refused::Written;
 use crate::kubernetes::apply;
 use crate::kubernetes::error::{Error, ErrorKind};
 
@@ -59,8 +60,23 @@ pub async fn allocate(
     let allocated = join_all(claims).await.into_iter().collect::<Result<Vec<_>, _>>()?;
     let allocation = Allocation { attempt: attempt as i32, nodes: allocated, directive: None };
     let written = write_allocation(context, light, &allocation).await;
-    context.refused.note(run, written.as_ref().copied(), context.clock.now());
+    context.refused.note(run, Written::Allocation, written.as_ref().copied(), context.clock.now());
     written
+}
+
+/// Asks whether an allocation of the run would be stored, of whatever nodes. A webhook that cannot rehearse says nothing against it.
+pub async fn rehearse_allocation(context: &Context, run: &LightRun, attempt: i64) -> Result<(), Error> {
+    let api: Api<Run> = Api::namespaced(context.client.clone(), &run.id.namespace);
+    let fields = json!({"status": {"allocation": {"attempt": attempt, "nodes": [], "directive": null}}});
+    let manager = FieldManager::RunAllocation.as_str();
+    match apply::rehearse_merge_status(&api, &run_seen(run), manager, &fields).await {
+        Err(error)
+            if !error.server_message().is_some_and(|said| said.contains("does not support dry run")) =>
+        {
+            Err(error)
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 async fn claim_node(

@@ -3,24 +3,25 @@
 //! What the plan relied on is proven again here, where the cache alone is no proof: `podsGone` in a Run is (it never
 //! becomes false again); that a Run is gone, or is allocated otherwise, is only believed from live reads. A proof is only
 //! taken from what can never become untrue, because the process may be paused between the proof and the write. That a Run
-//! has no allocation *yet* is no such thing: see [`withdraw`].
+//! has no allocation *yet* is no such thing: see [`withdraw`], and [`take_back`] where that cannot be written.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use trainyard_api::{
-    cluster_node::ClusterNode,
+    cluster_node::{Claim, ClusterNode},
     names::{FieldManager, labels},
     run::Run,
     run_status::{Directive, DirectiveKind, DirectiveReason, RunPhase},
 };
-use trainyard_model::node::pods::has_ended;
+use trainyard_model::node::pods::Life;
 use trainyard_model::snapshot::node::LightNode;
 use trainyard_model::snapshot::run::LightRun;
-use trainyard_planner::{DropBasis, FailureCause, Machine, NodeName, RetireReason, RunId};
+use trainyard_planner::{DropBasis, NodeName, RunId};
 
 use super::allocate::write_claims;
 use super::fresh::{fresh_node, moved_on, remember_run, run_seen};
+use super::take_back;
 use crate::controllers::cluster::observe::Scope;
 use crate::controllers::cluster::{Context, Undone};
 use crate::kubernetes::apply;
@@ -37,6 +38,9 @@ pub async fn drop_claim(
     basis: DropBasis,
 ) -> Result<(), Undone> {
     let light = scope.node(node)?;
+    if attempt == i64::from(Claim::OF_NO_ATTEMPT) {
+        return take_back::finish(context, scope, &light, run).await;
+    }
     let mut tries = 0;
     loop {
         match prove(context, scope, &light, run, attempt, basis).await? {
@@ -51,6 +55,9 @@ pub async fn drop_claim(
                 Ok(()) => break,
                 // Perhaps for another node of the same attempt, by this very plan.
                 Err(error) if error.kind() == ErrorKind::Conflict && tries < 2 => tries += 1,
+                Err(error) if take_back::is_shut(context, run, &error) => {
+                    return take_back::take_back(context, scope, &light, run, attempt).await;
+                }
                 Err(error) => return Err(error.into()),
             },
         }
@@ -172,45 +179,33 @@ async fn withdraw(context: &Context, light: &LightRun, attempt: i64) -> Result<(
     Ok(())
 }
 
-fn has_pods_gone(run: &LightRun, attempt: i64) -> bool {
+/// Whether that attempt is over and none of its pods is left.
+pub fn has_pods_gone(run: &LightRun, attempt: i64) -> bool {
     run.allocation.as_ref().is_some_and(|allocation| {
         allocation.attempt > attempt || (allocation.attempt == attempt && allocation.progress().is_none())
     })
 }
 
 /// Whether no pod of a vanished run can be running on that node.
-async fn has_no_live_pod(context: &Context, run: &RunId, node: &LightNode) -> Result<bool, Error> {
+pub async fn has_no_live_pod(context: &Context, run: &RunId, node: &LightNode) -> Result<bool, Error> {
     let api: Api<Pod> = Api::namespaced(context.client.clone(), &run.namespace);
     let pods = read::list(&api, &Selection::all().labels(format!("{}={}", labels::RUN_UID, run.uid))).await?;
     Ok(!pods.iter().any(|pod| is_live_on(pod, node) && may_come_to(pod, node, run)))
 }
 
-/// Whether a pod of a vanished run is on that node, or may yet be: one that is bound nowhere only if the Run owned it, and
-/// then the garbage collector deletes it. A label alone holds no machine, or anybody's pod that waits for ever would.
+/// Whether a pod of a vanished run that may run is on that node, or may yet be: one that is bound nowhere only if the Run owned it,
+/// and then the garbage collector deletes it. A label alone holds no machine, or anybody's pod that waits for ever would.
 fn may_come_to(pod: &Pod, node: &LightNode, run: &RunId) -> bool {
     if let Some(bound) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) {
         return node.node.as_ref().is_some_and(|(name, _)| name == bound);
     }
     let mut owners = pod.metadata.owner_references.iter().flatten();
-    pod.metadata.deletion_timestamp.is_none() && owners.any(|owner| owner.uid == run.uid)
+    owners.any(|owner| owner.uid == run.uid)
 }
 
-/// A pod that may still start or run. One on a lost node counts as gone; its machine is destroyed,
-/// or kept from use until it is empty.
+/// Whether a pod may still start or run, as far as this machine goes: one that is on it counts as gone when it is lost.
 pub fn is_live_on(pod: &Pod, node: &LightNode) -> bool {
-    if has_ended(pod) {
-        return false;
-    }
     let bound = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-    let node_is_lost = is_lost(node);
-    !(node_is_lost && bound.is_some() && bound == node.node.as_ref().map(|(name, _)| name.as_str()))
-}
-
-/// Whether nothing that was on a node can be running any more, as far as anybody will ever know. A node that is merely
-/// unusable, or about to be taken back, may still run what it has.
-pub fn is_lost(node: &LightNode) -> bool {
-    let retired_as_lost = node.retired.as_ref().is_some_and(|retired| retired.reason == RetireReason::Lost);
-    // It may have been told to go before, for another reason, which stays.
-    let is_known_lost = node.failure.as_ref().is_some_and(|failure| failure.cause == FailureCause::Lost);
-    retired_as_lost || is_known_lost || node.machine == Machine::Gone
+    let is_there = bound.is_some() && bound == node.node.as_ref().map(|(name, _)| name.as_str());
+    Life::of(pod).may_run() && !(node.lost && is_there)
 }

@@ -8,7 +8,9 @@ mod drop_claim;
 mod fresh;
 mod node_marks;
 mod run_marks;
+mod take_back;
 
+pub use allocate::rehearse_allocation;
 pub use fresh::fresh_run;
 pub use run_marks::write_queue;
 

@@ -6,7 +6,7 @@ use trainyard_api::{cluster_node::ClusterNode, names::FieldManager};
 use trainyard_model::snapshot::node::{LightNode, wire_reason};
 use trainyard_planner::{NodeName, RetireReason};
 
-use super::drop_claim::{is_live_on, is_lost};
+use super::drop_claim::is_live_on;
 use super::fresh::{fresh_node, moved_on, remember, seen};
 use crate::controllers::cluster::Context;
 use crate::controllers::cluster::observe::Scope;
@@ -70,7 +70,7 @@ pub async fn release(context: &Context, scope: &Scope, node: &NodeName) -> Resul
 
 /// A pod of a run that may still start or run there.
 async fn live_pod(context: &Context, node: &LightNode) -> Result<Option<String>, Error> {
-    if is_lost(node) {
+    if node.lost {
         return Ok(None);
     }
     let Some((node_name, _)) = &node.node else { return Ok(None) };

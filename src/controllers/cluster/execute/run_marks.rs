@@ -15,6 +15,7 @@ use trainyard_planner::{DirectiveKind, DirectiveReason, Hold, NodeName, Progress
 use super::fresh::{fresh_run, moved_on, remember_run, run_seen};
 use crate::controllers::cluster::Context;
 use crate::controllers::cluster::observe::Scope;
+use crate::controllers::cluster::refused::Written;
 use crate::controllers::cluster::report::queue_fields;
 use crate::kubernetes::apply;
 use crate::kubernetes::error::{Error, ErrorKind};
@@ -142,7 +143,7 @@ pub async fn write_queue(context: &Context, light: &LightRun, entry: Option<&Run
     let api: Api<Run> = Api::namespaced(context.client.clone(), &light.id.namespace);
     let fields = queue_fields(entry);
     let result = apply::merge_status(&api, &run_seen(light), FieldManager::RunQueue.as_str(), &fields).await;
-    context.refused.note(&light.id, result.as_ref().map(drop), context.clock.now());
+    context.refused.note(&light.id, Written::Queue, result.as_ref().map(drop), context.clock.now());
     remember_run(context, &result?);
     Ok(())
 }

@@ -10,7 +10,7 @@ use trainyard_api::cluster_node::{NodeReason, NodeState};
 use trainyard_api::names::labels;
 use trainyard_api::run_status::{AttemptCause, RunPhase};
 use trainyard_api::{Cluster, ClusterNode, Run};
-use trainyard_fake_apiserver::{Fault, Matching, Verb};
+use trainyard_fake_apiserver::{Matching, Verb};
 
 use super::world::{CLUSTER, NAMESPACE, Process, World};
 use crate::clock::Clock as _;
@@ -133,34 +133,6 @@ async fn a_run_that_is_suspended_while_it_waits_leaves_the_queue_and_its_clock()
     world.until_empty().await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_run_whose_status_nobody_may_write_keeps_no_other_run_waiting() {
-    let world = World::new();
-    let _operator = world.start("a");
-    world.submit_urgent("barred", 1);
-    let barred = Matching::writes().resource("runs/status").name("barred").agent("a");
-    world.server.fail(barred, Fault::ForbiddenBecause("a policy says no".into()));
-    world.submit("r1", 2);
-    for _ in 0..60 {
-        world.turn().await;
-        if world.status("r1").phase == Some(RunPhase::Completed) {
-            break;
-        }
-    }
-    assert_eq!(world.status("r1").phase, Some(RunPhase::Completed), "{}", world.shown());
-    assert_eq!(world.status("barred").phase, Some(RunPhase::Queued));
-    // In its name no machine is asked for, however long it stays.
-    tokio::time::sleep(Duration::from_mins(20)).await;
-    world.turns(30).await;
-    assert_eq!(world.cluster().status.unwrap_or_default().last_node_ordinal, 2, "{}", world.shown());
-    assert!(world.nodes().is_empty(), "{}", world.shown());
-
-    world.server.heal();
-    tokio::time::sleep(Duration::from_mins(5)).await;
-    world.until_done().await;
-    assert_eq!(causes(&world, "barred"), [AttemptCause::Succeeded]);
-}
-
 fn stray_pod(world: &World, namespace: &str, node: &str) {
     pod_of(world, namespace, node, "nobody");
 }
@@ -222,13 +194,10 @@ async fn a_pod_of_a_vanished_run_keeps_its_machine_and_is_looked_for_without_has
     world.until_empty().await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_machine_told_to_go_that_is_lost_before_it_is_empty_goes_all_the_same() {
-    let (world, _operator) = running().await;
-    let node = world.status("r1").allocation.unwrap_or_default().nodes[0].name.clone();
-    pod_of(&world, NAMESPACE, &node, &world.run("r1").uid().unwrap_or_default());
+/// Somebody has asked for this node to be removed.
+fn remove(world: &World, node: &str) {
     let now = world.clock.now();
-    world.edit_node(&node, |node| {
+    world.edit_node(node, |node| {
         let reason = trainyard_api::cluster_node::RetireReason::Removed;
         node.spec.retired = Some(trainyard_api::cluster_node::Retired {
             time: trainyard_api::Time(now),
@@ -236,13 +205,47 @@ async fn a_machine_told_to_go_that_is_lost_before_it_is_empty_goes_all_the_same(
             message: String::new(),
         });
     });
+}
+
+fn turn_unusable(world: &World, node: &str, why: NodeReason) {
+    world.edit_node(node, |node| {
+        let status = node.status.get_or_insert_default();
+        (status.state, status.reason) = (Some(NodeState::Unusable), Some(why));
+    });
+}
+
+fn is_released(world: &World, node: &str) -> bool {
+    world.nodes().iter().all(|one| one.name_any() != node || one.spec.released.is_some())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_told_to_go_that_is_lost_before_it_is_empty_goes_all_the_same() {
+    let (world, _operator) = running().await;
+    let node = world.status("r1").allocation.unwrap_or_default().nodes[0].name.clone();
+    pod_of(&world, NAMESPACE, &node, &world.run("r1").uid().unwrap_or_default());
+    remove(&world, &node);
     world.turns(2).await;
     // Silent for good: its Node and the pod on it stay as they are.
-    world.edit_node(&node, |node| {
-        let status = node.status.get_or_insert_default();
-        (status.state, status.reason) = (Some(NodeState::Unusable), Some(NodeReason::Lost));
-    });
+    turn_unusable(&world, &node, NodeReason::Lost);
     world.turns(20).await;
-    let released = world.nodes().iter().all(|one| one.name_any() != node || one.spec.released.is_some());
-    assert!(released, "{}", world.shown());
+    assert!(is_released(&world, &node), "{}", world.shown());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_told_to_go_that_somebody_deletes_before_it_is_empty_is_not_taken_for_lost() {
+    let (world, _operator) = running().await;
+    let node = world.status("r1").allocation.unwrap_or_default().nodes[0].name.clone();
+    pod_of(&world, NAMESPACE, &node, &world.run("r1").uid().unwrap_or_default());
+    remove(&world, &node);
+    world.turns(20).await;
+    let is_free = |one: &ClusterNode| one.name_any() != node || one.spec.claims.is_empty();
+    assert!(world.nodes().iter().all(is_free) && !is_released(&world, &node), "{}", world.shown());
+    // Its kubelet answers, and what it runs has not ended.
+    turn_unusable(&world, &node, NodeReason::MachineDeleted);
+    world.turns(200).await;
+    assert!(!is_released(&world, &node), "{}", world.shown());
+    world.server.remove::<Pod>(NAMESPACE, "left-over");
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    world.turns(3).await;
+    assert!(is_released(&world, &node), "{}", world.shown());
 }

@@ -150,6 +150,75 @@ async fn an_allocation_is_not_written_when_its_claims_were_taken_meanwhile() {
     world.assert_all_completed(2);
 }
 
+/// Operator `b`, which may not write the status of `r1` and so cannot use up the number of its attempt, about to mark the claim
+/// that it wants for somebody else.
+async fn about_to_take_back(world: &World) -> (super::world::Process, Gate) {
+    let barred = Matching::writes().agent("b").resource("runs/status").name("r1");
+    world.server.fail(barred, Fault::ForbiddenBecause("a policy says no".into()));
+    world.submit_urgent("urgent", 1);
+    world.runs_turn();
+    let marking = world.server.pause(Matching::writes().agent("b").resource("clusternodes"), When::Before);
+    let b = world.start("b");
+    tokio::time::timeout(Duration::from_secs(5), marking.reached()).await.expect("b wants to take the claim");
+    (b, marking)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_allocation_that_is_written_after_its_claim_was_taken_back_launches_nothing_there() {
+    let (world, _a, commit) = about_to_allocate(1).await;
+    let (_b, marking) = about_to_take_back(&world).await;
+    marking.release();
+    world.turns(2).await;
+    assert!(world.status("urgent").allocation.is_some(), "{}", world.shown());
+    assert!(world.status("r1").allocation.is_none(), "{}", world.shown());
+    commit.release();
+    world.turns(2).await;
+    assert!(world.status("r1").allocation.is_some(), "{}", world.shown());
+    world.server.heal();
+    world.until_done().await;
+    world.until_empty().await;
+    world.assert_all_completed(3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_being_taken_back_returns_to_an_allocation_that_came_first() {
+    let (world, _a, commit) = about_to_allocate(1).await;
+    let (_b, marking) = about_to_take_back(&world).await;
+    commit.release();
+    world.turns(3).await;
+    let is_launched =
+        |world: &World| world.status("r1").attempts.iter().any(|attempt| attempt.launched.is_some());
+    assert!(is_launched(&world), "{}", world.shown());
+    marking.release();
+    world.settle().await;
+    let is_its = |claim: &trainyard_api::cluster_node::Claim| claim.run_name == "r1" && claim.attempt == 1;
+    assert!(world.nodes().iter().any(|node| node.spec.claims.iter().any(is_its)), "{}", world.shown());
+    world.server.heal();
+    world.until_done().await;
+    world.until_empty().await;
+    world.assert_all_completed(1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_was_half_taken_back_when_its_operator_died_is_taken_back_by_the_next() {
+    let (world, a, _commit) = about_to_allocate(1).await;
+    let (b, marking) = about_to_take_back(&world).await;
+    drop(a);
+    let dropping = world.server.pause(Matching::writes().agent("b").resource("clusternodes"), When::Before);
+    marking.release();
+    tokio::time::timeout(Duration::from_secs(5), dropping.reached())
+        .await
+        .expect("b wants to drop the claim");
+    drop(b);
+    let is_marked = |claim: &trainyard_api::cluster_node::Claim| claim.run_name == "r1" && claim.attempt == 0;
+    assert!(world.nodes().iter().any(|node| node.spec.claims.iter().any(is_marked)), "{}", world.shown());
+    world.server.heal();
+    let _c = world.start("c");
+    world.until_done().await;
+    world.until_empty().await;
+    world.assert_all_completed(1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_run_suspended_between_its_claims_and_its_allocation_gives_its_nodes_back() {
     let (world, _a, commit) = about_to_allocate(2).await;

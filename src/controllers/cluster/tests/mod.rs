@@ -7,6 +7,7 @@ mod accidents;
 mod crashes;
 mod leaders;
 mod oracle;
+mod refusals;
 mod stock;
 mod stories;
 mod world;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use trainyard_api::cluster_node::Claim;
 use trainyard_api::run_status::{Allocation, Attempt, RunPhase, RunStatus};
 use trainyard_api::{Cluster, ClusterNode, Run};
 use trainyard_fake_apiserver::FakeServer;
@@ -104,10 +105,31 @@ impl Seen {
             must(after.spec.idle_since.is_some(), || format!("{name} lost its last claim and is not idle"))?;
         }
         for claim in before.spec.claims.iter().filter(|claim| !after.spec.claims.contains(claim)) {
-            self.claim_may_go(name, &claim.run_uid, claim.attempt)?;
+            let held_on =
+                |other: &&Claim| other.run_uid == claim.run_uid && other.attempt == Claim::OF_NO_ATTEMPT;
+            if claim.attempt == Claim::OF_NO_ATTEMPT {
+                self.share_may_go(name, &claim.run_uid, &after.spec.claims)?;
+            } else if !after.spec.claims.iter().any(|other| held_on(&other)) {
+                self.claim_may_go(name, &claim.run_uid, claim.attempt)?;
+            }
         }
         let added = after.spec.claims.iter().any(|claim| !before.spec.claims.contains(claim));
         must(!added || before.spec.retired.is_none(), || format!("{name} leaves and was claimed"))
+    }
+
+    /// What is held for no attempt may go unless an attempt that lives is there, and without a claim of its own.
+    fn share_may_go(&self, node: &str, run: &str, left: &[Claim]) -> Judgement {
+        let Some(status) = self.runs.get(run).and_then(|run| run.status.as_ref()) else { return Ok(()) };
+        let Some(allocation) = &status.allocation else { return Ok(()) };
+        let is_there = allocation.nodes.iter().any(|allocated| allocated.name == node);
+        let is_gone = answer(status).is_some_and(|attempt| attempt.pods_gone);
+        let is_claimed = left.iter().any(|claim| claim.run_uid == run && claim.attempt == allocation.attempt);
+        must(!is_there || is_gone || is_claimed, || {
+            format!(
+                "{node} is not held any more for attempt {}, which was allocated there",
+                allocation.attempt
+            )
+        })
     }
 
     fn claim_may_go(&self, node: &str, run: &str, attempt: i32) -> Judgement {
@@ -176,7 +198,7 @@ impl Seen {
                     node.metadata.name.as_ref() == Some(&allocated.name)
                         && node.spec.claims.iter().any(|claim| {
                             Some(&claim.run_uid) == run.metadata.uid.as_ref()
-                                && claim.attempt == attempt.number
+                                && [attempt.number, Claim::OF_NO_ATTEMPT].contains(&claim.attempt)
                         })
                 });
                 must(claimed, || {

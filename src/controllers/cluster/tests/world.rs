@@ -166,6 +166,20 @@ impl World {
         }
     }
 
+    /// Turns, with the idle time passing, until no node is left, although this Run waits.
+    pub async fn until_empty_but(&self, waits: &str) {
+        for _ in 0..60 {
+            self.turn().await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            if self.nodes().is_empty() {
+                assert_eq!(self.status(waits).phase, Some(RunPhase::Queued), "{}", self.shown());
+                oracle::check(&self.server);
+                return;
+            }
+        }
+        panic!("nodes are left behind: {}", self.shown());
+    }
+
     /// Turns, with the idle time passing, until no node is left.
     pub async fn until_empty(&self) {
         for _ in 0..120 {

@@ -246,7 +246,8 @@ fn follow(
         if end.cause == AttemptCause::Succeeded {
             evaluation.tell(&mut draft, attempt);
         }
-        return ended(draft, attempt, end);
+        // Nothing has used its machines since, however long nobody was there to record it.
+        return ended(draft, attempt, End { at: members::all_ended_at(members), ..end });
     }
     let mut steps: Vec<Step> = members
         .iter()
@@ -317,16 +318,10 @@ pub fn free(case: &Case<'_>, mut draft: Draft) -> Decision {
         .map(|attempt| attempt.number)
         .collect();
     // Whatever number a pod has: none of a later attempt is made before this one is free. Whoever owns it by now, too: by
-    // its name it was of this attempt. One that is being deleted and was never placed runs nowhere and never will.
+    // its name it was of this attempt.
     let of_these = |pod: &&&PodFacts| pod.attempt.is_none_or(|number| unfreed.contains(&number));
     let strangers = case.strangers.iter().filter(of_these);
-    let mut holding = case
-        .own
-        .iter()
-        .chain(strangers)
-        .filter(|pod| !pod.finished && !case.is_on_lost_node(pod))
-        .filter(|pod| !(pod.deleting && pod.node_name.is_none()))
-        .peekable();
+    let mut holding = case.own.iter().chain(strangers).filter(|pod| case.may_run(pod)).peekable();
     if holding.peek().is_some() {
         // A ClusterNode that the cache does not show may be gone, and with it whatever would stop the pod.
         if !case.seen.nodes_are_live && case.has_unknown_node() {

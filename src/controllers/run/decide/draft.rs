@@ -133,17 +133,20 @@ impl Draft {
     /// Records the end of an attempt: the result, what it costs, and that its pods are being stopped.
     pub fn end(&mut self, number: i32, end: End) {
         let now = self.now;
-        let End { cause, culprit, exit_code, reason, message } = end;
+        let End { cause, culprit, exit_code, reason, message, at } = end;
         let Some(attempt) = self.attempt_mut(number) else { return };
+        let launched = attempt.launched.as_ref().map(|launched| launched.0);
+        // A kubelet's clock may be wrong: no attempt ends before its launch, and none later than now.
+        let ended = at.map_or(now, |at| launched.map_or(at, |launched| at.max(launched)).min(now));
         attempt.cause = Some(cause);
         attempt.culprit.clone_from(&culprit);
         attempt.exit_code = exit_code;
         attempt.reason =
             reason.map(|reason| text::clip(&reason, text::REASON_MAX)).filter(|reason| !reason.is_empty());
         attempt.message = Some(text::clip(&message, text::MESSAGE_MAX)).filter(|message| !message.is_empty());
-        attempt.end_time = Some(Time(now));
+        attempt.end_time = Some(Time(ended));
         // As whoever reads the status would count it: times are stored in whole seconds.
-        let seconds = attempt.launched.as_ref().map_or(0, |at| (now.as_second() - at.0.as_second()).max(0));
+        let seconds = launched.map_or(0, |at| (ended.as_second() - at.as_second()).max(0));
         let totals = self.status.totals.get_or_insert_default();
         totals.running_seconds =
             totals.running_seconds.saturating_add(i32::try_from(seconds).unwrap_or(i32::MAX));

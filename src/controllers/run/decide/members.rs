@@ -36,6 +36,13 @@ pub fn essential<'a>(members: &Members<'a>) -> Vec<(Process, Option<&'a PodFacts
     members.iter().filter(|(process, _)| process.is_essential()).copied().collect()
 }
 
+/// When the last of all processes had ended, the evaluator's included. `None` while one of them runs as far as is known, and where
+/// no kubelet says when one ended: its pod is gone, or failed as a whole.
+pub fn all_ended_at(members: &Members<'_>) -> Option<Timestamp> {
+    let ended: Option<Vec<_>> = members.iter().map(|(_, pod)| (*pod)?.progress.exited_at()).collect();
+    ended?.into_iter().max()
+}
+
 /// What became of the evaluator of a launched attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evaluation {

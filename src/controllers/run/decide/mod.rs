@@ -252,13 +252,19 @@ impl Case<'_> {
         nodes.any(|node| !self.seen.nodes.contains_key(&node.name))
     }
 
-    /// Whether the Node a pod is bound to is lost, so that the pod counts as gone.
-    pub fn is_on_lost_node(&self, pod: &PodFacts) -> bool {
+    /// Whether a pod may still run or start: one on a lost Node counts as gone.
+    pub fn may_run(&self, pod: &PodFacts) -> bool {
+        pod.may_run() && !self.is_on_lost_node(pod)
+    }
+
+    /// Whether the Node a pod is bound to is lost.
+    fn is_on_lost_node(&self, pod: &PodFacts) -> bool {
         let Some(node_name) = &pod.node_name else { return false };
         self.lost_node_of(node_name).is_some()
     }
 
-    /// The lost ClusterNode whose Node has this name.
+    /// The lost ClusterNode whose Node has this name. Beyond what is lost by its own word, it is one that was allocated and is
+    /// not there any more, or is another machine by now: an attempt has a Node by name and UID, and nothing else vouches for it.
     pub fn lost_node_of(&self, node_name: &str) -> Option<&str> {
         let allocation = self.run.status.as_ref()?.allocation.as_ref()?;
         let allocated = allocation.nodes.iter().find(|node| node.node_name == node_name)?;

@@ -148,8 +148,7 @@ fn delete(case: &Case<'_>, draft: Draft) -> Decision {
     if !stops.is_empty() {
         return Decision::steps(stops);
     }
-    let runs = |pod: &&&crate::controllers::run::facts::PodFacts| !pod.finished && !case.is_on_lost_node(pod);
-    if case.own.iter().any(|pod| runs(&pod)) {
+    if case.own.iter().any(|pod| case.may_run(pod)) {
         return draft.write();
     }
     if has_finalizer(case) { Decision::steps(vec![Step::RemoveRunFinalizer]) } else { Decision::default() }

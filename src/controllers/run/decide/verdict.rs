@@ -30,18 +30,20 @@ pub struct End {
     pub reason: Option<String>,
     /// A sentence for people.
     pub message: String,
+    /// When its processes had ended, where all had before anybody noticed and it is known; else it ends when that is recorded.
+    pub at: Option<Timestamp>,
 }
 
 impl End {
     /// An end that no pod or node is the cause of.
     pub fn plain(cause: AttemptCause, message: impl Into<String>) -> Self {
-        Self { cause, culprit: None, exit_code: None, reason: None, message: message.into() }
+        Self { cause, culprit: None, exit_code: None, reason: None, message: message.into(), at: None }
     }
 
     /// An end that a pod or node is the cause of.
     pub fn by(cause: AttemptCause, culprit: &str, reason: &str, message: String) -> Self {
         let reason = Some(reason.to_owned()).filter(|reason| !reason.is_empty());
-        Self { cause, culprit: Some(culprit.to_owned()), exit_code: None, reason, message }
+        Self { cause, culprit: Some(culprit.to_owned()), exit_code: None, reason, message, at: None }
     }
 }
 

@@ -203,8 +203,9 @@ struct Hands {
     key: ObjectKey,
     whole: Option<Arc<Run>>,
     facts: Option<RunFacts>,
-    /// The UID of the Cluster, and the ClusterNodes of the allocation.
+    /// The UID of the Cluster, the ClusterNodes of the allocation, and the names of their Nodes.
     allocated: Vec<String>,
+    machines: Vec<String>,
     cluster_uid: Option<String>,
 }
 
@@ -219,8 +220,9 @@ impl Hands {
         let nodes_in = facts.as_ref().map_or(namespace, |run| &run.cluster.namespace).clone();
         let allocation =
             whole.as_ref().and_then(|run| run.status.as_ref()).and_then(|status| status.allocation.as_ref());
-        let allocated =
-            allocation.into_iter().flat_map(|one| &one.nodes).map(|node| node.name.clone()).collect();
+        let nodes = allocation.map(|one| one.nodes.as_slice()).unwrap_or_default();
+        let allocated = nodes.iter().map(|node| node.name.clone()).collect();
+        let machines = nodes.iter().map(|node| node.node_name.clone()).collect();
         Self {
             runs: Api::namespaced(with.client.clone(), namespace),
             pods: Api::namespaced(with.client.clone(), namespace),
@@ -230,6 +232,7 @@ impl Hands {
             whole,
             facts,
             allocated,
+            machines,
             cluster_uid: seen.nodes.values().next().map(|node| node.cluster.uid.clone()),
         }
     }

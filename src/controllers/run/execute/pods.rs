@@ -103,7 +103,7 @@ impl Hands {
         Some(Done::Leftover(Box::new(facts)))
     }
 
-    /// By label, and by name what the label does not show: whoever may write a pod can take its labels off.
+    /// By label, and by name what the label does not show: whoever may write a pod can take all but its name and its place off.
     pub(super) async fn list_pods(&self, expected: Vec<String>) -> Result<BTreeMap<String, PodFacts>, Error> {
         let uid = self.uid();
         let of_run = Selection::all().labels(format!("{}={uid}", labels::RUN_UID));
@@ -119,7 +119,7 @@ impl Hands {
             .map(|name| async move { read::get(&self.pods, &name).await })
             .buffer_unordered(AT_ONCE);
         while let Some(answer) = answers.next().await {
-            let facts = answer?.and_then(|pod| PodFacts::of_name(&pod, &self.key, &uid));
+            let facts = answer?.and_then(|pod| PodFacts::of_name(&pod, &self.key, &uid, &self.machines));
             found.extend(facts.map(|facts| (facts.seen.name.clone(), facts)));
         }
         Ok(found)

@@ -7,7 +7,7 @@ use serde_json::json;
 use trainyard_api::Cluster;
 use trainyard_api::run_status::{AttemptCause, GivenUp, RunPhase, RunQueue, RunReason};
 
-use super::world::{NAMESPACE, World};
+use super::world::{NAMESPACE, World, benchmark_run};
 
 fn running_seconds(world: &World, run: &str) -> i32 {
     world.status(run).totals.unwrap_or_default().running_seconds
@@ -89,6 +89,57 @@ async fn a_run_whose_time_is_used_up_when_its_machine_is_lost_is_not_queued_agai
     assert_eq!((world.phase("r1"), world.reason("r1")), (RunPhase::Failed, Some(RunReason::TotalTime)));
     assert_eq!(world.cause("r1"), Some(AttemptCause::Infrastructure), "what ended the attempt stays said");
     assert_eq!(world.status("r1").attempts.len(), 1);
+}
+
+#[rstest]
+#[case::all_processes(&["r1-worker-0", "r1-worker-1", "r1-ps-0"], 1, 600)]
+#[case::one_process_while_others_run(&["r1-worker-1"], 1, 4200)]
+#[case::all_but_a_server_that_runs_on(&["r1-worker-0", "r1-worker-1"], 0, 4200)]
+#[tokio::test(start_paused = true)]
+async fn what_had_ended_before_an_operator_was_back_costs_no_time_afterwards(
+    #[case] ended: &[&str],
+    #[case] code: i32,
+    #[case] expected: i32,
+) {
+    let world = World::with_nodes(1);
+    let process = world.start("one");
+    world.running("r1", &benchmark_run()).await;
+    drop(process);
+    world.pass(Duration::from_mins(10)).await;
+    for pod in ended {
+        world.exit(pod, code);
+    }
+    world.pass(Duration::from_hours(1)).await;
+    let _process = world.start("two");
+    world.play().await;
+    let took = running_seconds(&world, "r1");
+    assert!((expected..expected + 5).contains(&took), "{took} s");
+    let attempt = world.last_attempt("r1");
+    let seconds = |time: Option<trainyard_api::Time>| time.expect("it ended").0.as_second();
+    assert_eq!(
+        seconds(attempt.end_time) - seconds(attempt.launched),
+        i64::from(took),
+        "as anybody can count it"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_is_not_out_of_time_because_no_operator_was_there_when_it_failed() {
+    let world = World::with_nodes(1);
+    let process = world.start("one");
+    world.running("r1", &json!({"maxTotalTime": "30m", "retries": {"user": 1}})).await;
+    drop(process);
+    world.pass(Duration::from_mins(10)).await;
+    world.exit("r1-worker-0", 1);
+    world.pass(Duration::from_hours(1)).await;
+    let _process = world.start("two");
+    world.play().await;
+    assert_eq!((world.phase("r1"), world.last_attempt("r1").number), (RunPhase::Running, 2));
+    world.pass(Duration::from_mins(19)).await;
+    assert_eq!(world.phase("r1"), RunPhase::Running, "20 minutes are left");
+    world.pass(Duration::from_mins(1)).await;
+    world.play().await;
+    assert_eq!((world.phase("r1"), world.reason("r1")), (RunPhase::Failed, Some(RunReason::TotalTime)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -196,9 +196,23 @@ fn give_to_another_run(pod: &mut Value) {
     pod["metadata"]["ownerReferences"][0]["uid"] = json!("another-uid");
 }
 
+/// All of it: nothing is left but what cannot be changed.
+fn disown_for_good(pod: &mut Value) {
+    disown(pod);
+    pod["metadata"].as_object_mut().expect("metadata").remove("finalizers");
+}
+
+fn give_away_for_good(pod: &mut Value) {
+    give_to_another_run(pod);
+    pod["metadata"]["labels"] = json!({});
+    pod["metadata"].as_object_mut().expect("metadata").remove("finalizers");
+}
+
 #[rstest]
 #[case::without_labels_and_owner(disown)]
 #[case::of_another_run(give_to_another_run)]
+#[case::without_labels_owner_and_finalizer(disown_for_good)]
+#[case::of_another_run_without_labels_and_finalizer(give_away_for_good)]
 #[tokio::test(start_paused = true)]
 async fn a_running_pod_that_nobody_owns_any_more_is_stopped_before_its_node_is_given_away(
     #[case] change: fn(&mut Value),
@@ -224,6 +238,46 @@ async fn a_running_pod_that_nobody_owns_any_more_is_stopped_before_its_node_is_g
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_that_is_stripped_before_it_is_placed_does_not_start_when_its_run_is_over() {
+    let world = World::over(FakeServer::new().stopping_pods_gracefully(), 1);
+    let _process = world.start("one");
+    world.submit("r1", &json!({}));
+    world.settle().await;
+    world.allocate("r1", &["n0"]);
+    world.settle().await;
+    assert!(world.last_attempt("r1").launched.is_some(), "{:#?}", world.status("r1"));
+    world.edit_pod("r1-worker-0", disown_for_good);
+    world.edit_run("r1", |run| run.spec.cancel = true);
+    world.settle().await;
+    let pod: Option<Pod> = world.server.get(NAMESPACE, "r1-worker-0");
+    assert!(pod.is_none_or(|pod| pod.metadata.deletion_timestamp.is_some()), "it waits for its machine");
+    for _ in 0..3 {
+        world.play().await;
+        world.pass(Duration::from_secs(6)).await;
+    }
+    assert_eq!((world.phase("r1"), world.pods().len()), (RunPhase::Canceled, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_that_name_on_another_machine_is_let_be() {
+    let world = World::with_nodes(1);
+    let _process = world.start("one");
+    world.running("r1", &json!({})).await;
+    world.server.remove::<Pod>(NAMESPACE, "r1-worker-0");
+    let other: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "r1-worker-0", "namespace": NAMESPACE},
+        "spec": {"containers": [{"name": "main"}], "nodeName": "somewhere-else"}, "status": {"phase": "Running"},
+    }))
+    .expect("a pod");
+    world.server.put(&other);
+    world.settle().await;
+    assert_eq!(world.cause("r1"), Some(AttemptCause::Infrastructure), "{:#?}", world.status("r1"));
+    assert!(world.status("r1").attempts[0].pods_gone);
+    let other: Pod = world.server.get(NAMESPACE, "r1-worker-0").expect("it is somebody else's");
+    assert!(other.metadata.deletion_timestamp.is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_service_that_is_refused_while_the_run_runs_is_asked_for_seldom_and_the_run_goes_on() {
     let world = World::with_nodes(1);
     let _process = world.start("one");
@@ -245,8 +299,11 @@ async fn a_service_that_is_refused_while_the_run_runs_is_asked_for_seldom_and_th
     assert_eq!(world.cause("r1"), Some(AttemptCause::Succeeded));
 }
 
+#[rstest]
+#[case::cancelled(false)]
+#[case::deleted(true)]
 #[tokio::test(start_paused = true)]
-async fn a_gated_pod_that_somebody_holds_does_not_hold_the_machines() {
+async fn a_gated_pod_that_somebody_holds_does_not_hold_the_machines(#[case] is_deleted: bool) {
     let world = World::with_nodes(1);
     let _process = world.start("one");
     world.submit("r1", &json!({}));
@@ -260,11 +317,20 @@ async fn a_gated_pod_that_somebody_holds_does_not_hold_the_machines() {
         pod["metadata"]["finalizers"] = json!(["example.com/mine", "trainyard.dev/run-pod"]);
     });
     world.server.delete::<Pod>(NAMESPACE, "r1-worker-0");
-    world.edit_run("r1", |run| run.spec.cancel = true);
+    if is_deleted {
+        world.server.delete::<Run>(NAMESPACE, "r1");
+    } else {
+        world.edit_run("r1", |run| run.spec.cancel = true);
+    }
     gate.release();
     world.pass(Duration::from_secs(30)).await;
-    assert_eq!(world.phase("r1"), RunPhase::Canceled, "{:#?}", world.status("r1"));
+    if is_deleted {
+        assert!(!world.has_run("r1"), "{:#?}", world.status("r1"));
+    } else {
+        assert_eq!(world.phase("r1"), RunPhase::Canceled, "{:#?}", world.status("r1"));
+    }
     world.cluster_turn();
+    world.assert_nothing_claimed();
     let held: Pod = world.server.get(NAMESPACE, "r1-worker-0").expect("it is held");
     assert_eq!(held.finalizers(), ["example.com/mine"]);
 }

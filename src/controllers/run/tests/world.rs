@@ -396,6 +396,12 @@ impl World {
         self.server.count(on)
     }
 
+    pub fn assert_nothing_claimed(&self) {
+        for node in self.server.list::<ClusterNode>() {
+            assert!(node.spec.claims.is_empty(), "{} is claimed", node.name_any());
+        }
+    }
+
     /// What must hold of every world that has come to rest with this Run finished.
     pub fn assert_nothing_held(&self, run: &str) {
         for pod in

@@ -88,6 +88,21 @@ fn a_notice_of_the_cloud_preempts_spot_machines_only() {
 }
 
 #[test]
+fn a_preempted_machine_that_stands_there_in_silence_is_lost() {
+    let notice =
+        |vm: &mut NodeFacts| vm.taints.push(taint("aws-node-termination-handler/spot-itn:NoSchedule"));
+    let story = new().spot().ready().claimed().with_vm(notice).after(SignedDuration::from_hours(1));
+    story.is(NodeState::Preempted, NodeReason::Preempted);
+    assert_eq!(story.wake_at, None, "as long as its kubelet answers, it says what becomes of its pods");
+    let story = story.with_vm(|vm| vm.ready = false);
+    story.is(NodeState::Preempted, NodeReason::Preempted);
+    assert_eq!(story.wake_at, Some(story.now + limits::LOST_AFTER));
+    let story = story.wakes_honestly();
+    story.is(NodeState::Preempted, NodeReason::Lost);
+    story.with_vm(|vm| vm.ready = true).is(NodeState::Preempted, NodeReason::Lost);
+}
+
+#[test]
 fn a_machine_deleted_by_somebody_lets_its_run_finish_unless_it_is_spot() {
     let deleted = |machine: &mut Machine| machine.deleting_since = Some(start());
     let story = new().ready().claimed().with_machine(deleted);
