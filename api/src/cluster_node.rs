@@ -297,6 +297,8 @@ closed_set! {
         NodeNotReady,
         /// The accelerators the size promises are not allocatable yet.
         WaitingForAccelerators,
+        /// Pods that are no run's leave less than half of the Node's cpu or memory.
+        TakenByOthers,
         /// A taint keeps the device plugin, or run pods, off the Node; the message names the toleration to add.
         TaintNotTolerated,
         /// Somebody cordoned the Node.

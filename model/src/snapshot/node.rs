@@ -198,6 +198,7 @@ fn failure_cause(reason: NodeReason) -> Option<FailureCause> {
         | NodeReason::Launched
         | NodeReason::NodeNotReady
         | NodeReason::WaitingForAccelerators
+        | NodeReason::TakenByOthers
         | NodeReason::TaintNotTolerated
         | NodeReason::Cordoned
         | NodeReason::Ready

@@ -28,9 +28,6 @@ use crate::{
 /// that the second time it is another Cluster.
 const TRIES: usize = 3;
 
-/// The annotation of pods that a kubelet runs by itself.
-const MIRROR: &str = "kubernetes.io/config.mirror";
-
 /// What came of trying to take one Node.
 enum Attempt {
     /// The UID of the Node.
@@ -217,6 +214,6 @@ fn unfit(spec: &ClusterNodeSpec, candidate: &Candidate) -> Option<String> {
 }
 
 fn stays_in_the_way(pod: &Pod) -> bool {
-    let is_the_nodes_own = pod.annotations().contains_key(MIRROR) || pods::is_of_a_daemon_set(pod);
+    let is_the_nodes_own = pods::is_a_kubelets_own(pod) || pods::is_of_a_daemon_set(pod);
     !pods::has_ended(pod) && !is_the_nodes_own
 }
