@@ -19,6 +19,10 @@ use crate::placement::{NodeClassRef, Requirement, Taint, Toleration};
 use crate::schema;
 use crate::vm_size::{Accelerator, SIZE_NAME_PATTERN};
 
+mod reason;
+
+pub use reason::NodeReason;
+
 const INSTEAD: &str = "a ClusterNode is written by trainyard only; delete it to have the machine replaced";
 
 /// What one machine is wanted for.
@@ -278,61 +282,6 @@ closed_set! {
         Preempted,
         /// Its machine never came, or is gone.
         Failed,
-        /// Written by a newer version.
-        #[serde(other)]
-        Unknown,
-    }
-}
-
-closed_set! {
-    /// Why a node is in its state.
-    NodeReason {
-        /// Its machine has not been asked for yet.
-        Pending,
-        /// Its machine has been asked for.
-        Requested,
-        /// The machine exists; its Node does not yet.
-        Launched,
-        /// Its Node is there and not Ready yet.
-        NodeNotReady,
-        /// The accelerators the size promises are not allocatable yet.
-        WaitingForAccelerators,
-        /// Pods that are no run's leave less than half of the Node's cpu or memory.
-        TakenByOthers,
-        /// A taint keeps the device plugin, or run pods, off the Node; the message names the toleration to add.
-        TaintNotTolerated,
-        /// Somebody cordoned the Node.
-        Cordoned,
-        /// Usable, and used by no run.
-        Ready,
-        /// Promised to an attempt.
-        Claimed,
-        /// Given up; its machine is being destroyed.
-        Released,
-        /// Its machine is gone.
-        Gone,
-        /// The engine has no such machine now.
-        StockOut,
-        /// The cloud's quota is used up.
-        QuotaExceeded,
-        /// The engine refused for another reason.
-        LaunchFailed,
-        /// The engine took the order and delivered nothing in time.
-        LaunchTimeout,
-        /// The machine never became a Node.
-        RegistrationTimeout,
-        /// The Node never became usable.
-        NotUsableInTime,
-        /// A machine of that name exists and is not ours; it is never adopted.
-        NameTaken,
-        /// The class's engine is not installed, or refuses the class.
-        EngineUnavailable,
-        /// Its Node is gone, or not Ready for too long.
-        Lost,
-        /// The cloud took it back.
-        Preempted,
-        /// Somebody else is deleting its machine.
-        MachineDeleted,
         /// Written by a newer version.
         #[serde(other)]
         Unknown,

@@ -90,7 +90,9 @@ async fn the_first_list_fills_the_cache_and_opens_the_gate() {
 async fn only_changes_of_what_is_kept_are_told_and_both_sides_of_them() {
     let fixture = started();
     fixture.told().await;
-    fixture.server.edit::<ConfigMap>("lab", "a", |map| map.data = Some([("x".into(), "y".into())].into()));
+    fixture.server.edit::<ConfigMap>("lab", "a", |map| {
+        map.labels_mut().insert("x".into(), "y".into());
+    });
     assert_eq!(fixture.told().await, Vec::<String>::new());
     fixture.server.put(&map("a", "green"));
     fixture.server.remove::<ConfigMap>("lab", "b");

@@ -291,3 +291,91 @@ async fn an_administrator_may_keep_peoples_pods_off_machines_altogether() -> Res
     story.run_comes_to("training", RunPhase::Completed).await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn what_a_user_does_to_pods_changes_no_result_and_holds_no_machine() -> Result<()> {
+    let story = Story::begin("tampering").await?;
+    let guest = story.elsewhere("guest").await?;
+    let pods = Api::<Pod>::namespaced(somebody(&story, "edit").await?, &story.namespace);
+    let guests = Api::<Pod>::namespaced(somebody(&guest, "edit").await?, &guest.namespace);
+    let (create, patch) = (PostParams::default(), PatchParams::default());
+    // With a gate of his own, so that the scheduler puts none on a machine of another story.
+    let plain = |name: &str, labels: Value| {
+        serde_json::from_value::<Pod>(json!({
+            "metadata": {"name": name, "labels": labels},
+            "spec": {"schedulingGates": [{"name": FOREIGN}],
+                     "containers": [{"name": "main", "image": "registry.example/true:1"}]},
+        }))
+    };
+    story.create_cluster(cluster("pool").max(1).idle_seconds(2)).await?;
+
+    // A pod of a name that a Run needs is let be, and the Run says what is in the way.
+    pods.create(&create, &plain("blocked-worker-0", json!({}))?).await?;
+    story.submit(run("blocked").on("pool")).await?;
+    story
+        .run_shows("blocked", "to name the pod in its way", |status| {
+            status.message.as_ref().is_some_and(|message| message.contains("blocked-worker-0"))
+        })
+        .await?;
+    let foreign = pods.get("blocked-worker-0").await?;
+    ensure!(foreign.finalizers().is_empty() && foreign.owner_references().is_empty(), "it was adopted");
+    story.cancel("blocked").await?;
+
+    // A pod for an attempt to come is deleted, and the attempt that runs goes on.
+    story.submit(run("training").on("pool")).await?;
+    let training = story.run_comes_to("training", RunPhase::Running).await?;
+    let node = placed_on(&training).pop().context("it has a node")?;
+    let uid = training.uid().context("it has a UID")?;
+    pods.create(&create, &plain("training-worker-0-a7", json!({labels::RUN_UID: uid}))?).await?;
+    story
+        .expect("the forged pod to be gone", || async {
+            let forged = story.pods().get_opt("training-worker-0-a7").await?;
+            ensure!(forged.is_none(), "it is there");
+            Ok(())
+        })
+        .await?;
+    assert_eq!(story.runs().get("training").await?.status.map(|status| status.attempts.len()), Some(1));
+
+    // A pod that runs and is disowned is stopped before its machine has the next attempt.
+    let disowned = Patch::Merge(json!({"metadata": {"labels": null, "ownerReferences": null}}));
+    pods.patch("training-worker-0", &patch, &disowned).await?;
+    story
+        .run_shows("training", "to run a second time", |status| {
+            status.attempts.len() == 2 && status.phase == Some(RunPhase::Running)
+        })
+        .await?;
+    ensure!(pods.get_opt("training-worker-0").await?.is_none(), "the first attempt's pod runs on");
+
+    // In another namespace its labels hold nothing, and they outlive it.
+    let mut elsewhere = plain("training-worker-0", json!({labels::RUN: "training", labels::RUN_UID: uid}))?;
+    elsewhere.spec.iter_mut().for_each(|spec| {
+        spec.scheduling_gates = None;
+        spec.node_name = Some(node.clone());
+    });
+    guests.create(&create, &elsewhere).await?;
+    story.cancel("training").await?;
+    story.run_comes_to("training", RunPhase::Canceled).await?;
+
+    // A pod that somebody holds keeps its machine from nobody.
+    story.submit(run("held").on("pool")).await?;
+    story
+        .expect("a pod of held", || async {
+            let mine = json!([FOREIGN, Finalizer::RunPod.to_string()]);
+            let held = Patch::Merge(json!({"metadata": {"finalizers": mine}}));
+            Ok(pods.patch("held-worker-0", &patch, &held).await?)
+        })
+        .await?;
+    pods.delete("held-worker-0", &DeleteParams::default()).await?;
+    story.cancel("held").await?;
+    story.run_comes_to("held", RunPhase::Canceled).await?;
+    story.submit(run("next").on("pool").lasting("1s")).await?;
+    story.run_comes_to("next", RunPhase::Completed).await?;
+    let held = pods.get("held-worker-0").await?;
+    assert_eq!(held.finalizers(), [FOREIGN]);
+
+    story.cluster_rests_with("pool", 0).await?;
+    story.no_machine_is_left().await
+}
+
+/// A finalizer, and a gate, that nobody takes off.
+const FOREIGN: &str = "example.org/mine";

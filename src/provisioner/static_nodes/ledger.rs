@@ -102,7 +102,7 @@ impl Ledger {
             aside.until = now + SET_ASIDE_FOR;
         }
         entries.set_aside.retain(|_, aside| aside.nodes > 0);
-        let why = format!("has just been taken by Cluster {pool}");
+        let why = "has just been taken".to_owned();
         entries.passed_over.insert(node_uid.to_owned(), (why, now + CACHE_LAG));
     }
 

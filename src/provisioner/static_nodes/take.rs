@@ -10,7 +10,7 @@ use trainyard_api::{
 };
 use trainyard_model::node::{
     found::{self, Candidate, Fitness},
-    pods,
+    pods::{self, PodId},
     seen::{Machine, NodeFacts, Owner},
 };
 
@@ -157,10 +157,10 @@ impl Static {
         let there = Selection::all().fields(format!("spec.nodeName={}", candidate.node.name));
         let pods = read::list(&Api::<Pod>::all(self.client.clone()), &there).await?;
         let strangers = pods.iter().filter(|pod| stays_in_the_way(pod));
-        let name = |pod: &Pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
-        let Some(first) = strangers.map(name).min() else { return Ok(false) };
-        let why = format!("carries pod {first}");
-        self.ledger.pass_over(&candidate.node.uid, why, self.clock.now());
+        let Some(pod) = strangers.map(PodId::of).min() else { return Ok(false) };
+        // Whose pod it is, is nothing that the people of every Cluster should read.
+        tracing::info!(node = candidate.node.name, %pod, "a Node is passed over because it carries a pod");
+        self.ledger.pass_over(&candidate.node.uid, "carries pods of others".to_owned(), self.clock.now());
         Ok(true)
     }
 
@@ -208,7 +208,7 @@ fn unfit(spec: &ClusterNodeSpec, candidate: &Candidate) -> Option<String> {
     }
     match found::fitness(spec, candidate) {
         Fitness::Fit => None,
-        Fitness::Used { cluster, .. } => Some(format!("has just been taken by Cluster {cluster}")),
+        Fitness::Used { .. } => Some("has just been taken".to_owned()),
         Fitness::Hindered(why) | Fitness::TooSmall(why) => Some(why),
     }
 }
