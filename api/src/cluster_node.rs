@@ -4,8 +4,6 @@
 //! machine from being given twice. `status` is facts, written only by the node controller. No user writes either;
 //! deleting one by hand reads as "replace this node after its runs".
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
@@ -15,9 +13,17 @@ use serde::{Deserialize, Serialize};
 use crate::capacity::{Capacity, MAX_PODS};
 use crate::closed_set::closed_set;
 use crate::conditions::Condition;
-use crate::placement::{NodeClassRef, Requirement, Taint, Toleration};
+use crate::placement::{Taint, Toleration};
 use crate::schema;
 use crate::vm_size::{Accelerator, SIZE_NAME_PATTERN, VmSizeSpec};
+
+mod reason;
+
+pub use reason::NodeReason;
+
+mod engine;
+
+pub use engine::{CapacityType, Engine, KarpenterNode, StaticNode};
 
 const INSTEAD: &str = "a ClusterNode is written by trainyard only; delete it to have the machine replaced";
 
@@ -137,62 +143,6 @@ impl VmSizeFacts {
     }
 }
 
-/// How the machine is made: exactly one engine.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Engine {
-    /// As a Karpenter NodeClaim.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub karpenter: Option<KarpenterNode>,
-    /// As a Node that is there already.
-    #[serde(default, rename = "static", skip_serializing_if = "Option::is_none")]
-    pub static_node: Option<StaticNode>,
-}
-
-/// Which Nodes it may be.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct StaticNode {
-    /// Labels it must have.
-    #[schemars(schema_with = "schema::node_selector")]
-    pub node_selector: BTreeMap<String, String>,
-}
-
-/// All that a NodeClaim is made from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct KarpenterNode {
-    /// Karpenter's own object with subnets, VM image and operating system.
-    pub node_class_ref: NodeClassRef,
-    /// The class's further requirements.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
-    pub requirements: Vec<Requirement>,
-    /// Value of `node.kubernetes.io/instance-type`.
-    #[schemars(length(min = 1, max = 63), regex(pattern = SIZE_NAME_PATTERN))]
-    pub instance_type: String,
-    /// Value of `karpenter.sh/capacity-type`.
-    pub capacity_type: CapacityType,
-    /// Values of `topology.kubernetes.io/zone` it may be in; none means any.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schema::zones")]
-    pub zones: Vec<String>,
-    /// `spec.resources.requests`: below what the machine will allocate, or no instance type fits.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schema::quantities")]
-    pub requests: BTreeMap<String, Quantity>,
-}
-
-closed_set! {
-    /// Karpenter's capacity types.
-    CapacityType {
-        /// Kept: `vmPriority: Dedicated`.
-        OnDemand = "on-demand",
-        /// May be taken back: `vmPriority: LowPriority`.
-        Spot = "spot",
-    }
-}
-
 /// A share of the machine, promised to one attempt of one Run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -295,59 +245,6 @@ closed_set! {
         Preempted,
         /// Its machine never came, or is gone.
         Failed,
-        /// Written by a newer version.
-        #[serde(other)]
-        Unknown,
-    }
-}
-
-closed_set! {
-    /// Why a node is in its state.
-    NodeReason {
-        /// Its machine has not been asked for yet.
-        Pending,
-        /// Its machine has been asked for.
-        Requested,
-        /// The machine exists; its Node does not yet.
-        Launched,
-        /// Its Node is there and not Ready yet.
-        NodeNotReady,
-        /// The accelerators the size promises are not allocatable yet.
-        WaitingForAccelerators,
-        /// A taint keeps the device plugin, or run pods, off the Node; the message names the toleration to add.
-        TaintNotTolerated,
-        /// Somebody cordoned the Node.
-        Cordoned,
-        /// Usable, and used by no run.
-        Ready,
-        /// Promised to an attempt.
-        Claimed,
-        /// Given up; its machine is being destroyed.
-        Released,
-        /// Its machine is gone.
-        Gone,
-        /// The engine has no such machine now.
-        StockOut,
-        /// The cloud's quota is used up.
-        QuotaExceeded,
-        /// The engine refused for another reason.
-        LaunchFailed,
-        /// The engine took the order and delivered nothing in time.
-        LaunchTimeout,
-        /// The machine never became a Node.
-        RegistrationTimeout,
-        /// The Node never became usable.
-        NotUsableInTime,
-        /// A machine of that name exists and is not ours; it is never adopted.
-        NameTaken,
-        /// The class's engine is not installed, or refuses the class.
-        EngineUnavailable,
-        /// Its Node is gone, or not Ready for too long.
-        Lost,
-        /// The cloud took it back.
-        Preempted,
-        /// Somebody else is deleting its machine.
-        MachineDeleted,
         /// Written by a newer version.
         #[serde(other)]
         Unknown,

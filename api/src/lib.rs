@@ -47,6 +47,7 @@ pub mod schema;
 pub mod shipped;
 pub mod tenancy;
 pub mod text;
+pub mod text_total;
 pub mod variables;
 pub mod vm_size;
 

@@ -19,6 +19,7 @@ use crate::resources_per_node::ResourcesPerNode;
 use crate::retention::CleanPodPolicy;
 use crate::run_status::RunStatus;
 use crate::schema;
+use crate::text_total;
 use crate::variables;
 
 /// Most nodes of one Run.
@@ -73,6 +74,8 @@ const INSTEAD: &str =
     validation = schema::at_creation(variables::pytorch_leaves_ours_alone()),
     validation = schema::at_creation(variables::jax_leaves_ours_alone()),
     validation = schema::at_creation(variables::are_set_once()),
+    validation = schema::at_creation(variables::neighbours_accelerators_stay_hidden()),
+    validation = schema::at_creation(text_total::is_bounded()),
 )]
 pub struct RunSpec {
     /// The Cluster it runs on. Cannot be changed.

@@ -40,6 +40,12 @@ pub const PYTORCH: [&str; 13] = [
 /// Set with `distribution.jax`.
 pub const JAX: [&str; 4] = ["COORDINATOR_ADDRESS", "COORDINATOR_PORT", "NUM_PROCESSES", "PROCESS_ID"];
 
+/// What the container runtime of the accelerators' maker reads of a container to find out which of them it is shown. The
+/// device plugin sets it for who asks for some, trainyard for who does not; who sets it himself is shown what he likes.
+pub const VISIBLE_DEVICES: &str = "NVIDIA_VISIBLE_DEVICES";
+/// Its value that shows none.
+pub const NO_DEVICES: &str = "void";
+
 fn list(names: &[&str]) -> String {
     format!("['{}']", names.join("', '"))
 }
@@ -98,6 +104,39 @@ fn reserved(when: &str, names: &[&str], why: &str) -> Rule {
          self.podTemplate.env.all(variable, !(variable.name in {names_in_cel}))))"
     ))
     .message(format!("{why}: {}", names.join(", ")).as_str())
+}
+
+/// For the spec of a Run: who shares machines does not choose which accelerators he is shown.
+pub(crate) fn neighbours_accelerators_stay_hidden() -> Rule {
+    let absent_from = |holder: &str| {
+        format!("(!has({holder}.environment) || !('{VISIBLE_DEVICES}' in {holder}.environment))")
+    };
+    let absent_from_role = |role: &str| {
+        let holder = format!("self.distribution.tensorflow.{role}");
+        format!("(!has({holder}) || {})", absent_from(&holder))
+    };
+    let absent_from_list =
+        |holder: &str| format!("(!has({holder}.env) || {holder}.env.all(v, v.name != '{VISIBLE_DEVICES}'))");
+    Rule::new(format!(
+        "!has(self.resourcesPerNode) || ({} && (!has(self.podTemplate) || ({} && \
+         (!has(self.podTemplate.sidecars) || self.podTemplate.sidecars.all(one, {})))) && \
+         (!has(self.distribution) || !has(self.distribution.tensorflow) || ({} && {} && {} && {})))",
+        absent_from("self"),
+        absent_from_list("self.podTemplate"),
+        absent_from_list("one"),
+        absent_from_role("chief"),
+        absent_from_role("worker"),
+        absent_from_role("parameterServer"),
+        absent_from_role("evaluator"),
+    ))
+    .message(
+        format!(
+            "with resourcesPerNode no container may set {VISIBLE_DEVICES}: other Runs have accelerators of the same \
+             machine. Leave it out; each process sees those of resourcesPerNode.accelerators, and a Run that needs to \
+             choose takes whole machines, without resourcesPerNode"
+        )
+        .as_str(),
+    )
 }
 
 /// For the spec of a Run: one name is not set in two places that do not override each other.

@@ -110,8 +110,10 @@ pub(crate) fn serve<'a>(
             Some(holder) => waits(run, behind(supply, run, holder, waiting.len())),
         });
     }
+    let owner = world.snapshot.cluster.split_once('/').map_or("", |(namespace, _)| namespace);
     for (position, report) in (1..).zip(&mut waiting) {
         report.position = position;
+        report.wait.tell_in(&report.run.namespace, owner);
     }
     waiting
 }

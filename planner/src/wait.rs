@@ -56,7 +56,7 @@ pub enum Wait {
     },
     /// It could start, but would delay a run before it that has nodes reserved.
     BehindReservation {
-        /// That run; told to the first of the queue only, because it changes often.
+        /// That run, of the same namespace; told to the first of the queue only, because it changes often.
         holder: Option<RunId>,
     },
     /// Runs before it come first.
@@ -93,7 +93,8 @@ pub enum Wait {
         needed: i64,
         /// How many the Cluster has.
         there: i64,
-        /// What the engine says of the others; told to the first of the queue only, because it changes often.
+        /// What the engine says of the others; told to the first of the queue only, because it changes often, and to runs
+        /// of the Cluster's own namespace.
         message: String,
     },
     /// Nodes that leave take up room until they are gone.
@@ -128,6 +129,24 @@ pub struct Machines {
 }
 
 impl Wait {
+    /// Leaves out what the people of namespace `reader` may not be told of a Cluster of namespace `owner`: names of others'
+    /// runs are not for them, and what the engine says may name other Clusters and pods of the owner's namespace.
+    pub(crate) fn tell_in(&mut self, reader: &str, owner: &str) {
+        match self {
+            Self::BehindReservation { holder }
+                if holder.as_ref().is_some_and(|run| run.namespace != reader) =>
+            {
+                *holder = None;
+            }
+            Self::NoFreeMachines { message, .. } | Self::CapacityBackoff { message, .. }
+                if reader != owner =>
+            {
+                message.clear();
+            }
+            _ => {}
+        }
+    }
+
     /// The stable code of this wait.
     pub fn reason(&self) -> WaitReason {
         match self {

@@ -15,12 +15,12 @@
 //! connection. A selector makes a change of the object look like its deletion. So "gone" and "free" are believed only
 //! after a live read (see [`super::read`]).
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _, stream::BoxStream};
 use kube::{
     Api, Resource,
-    api::PartialObjectMeta,
+    api::{ObjectMeta, PartialObjectMeta},
     core::DeserializeGuard,
     runtime::{
         WatchStreamExt as _,
@@ -46,9 +46,6 @@ pub const WATCH_TIME: Duration = Duration::from_mins(1);
 /// all. (kube's own `default_backoff` starts again with every mark that a list begins, so against a list that is
 /// refused it stays at its first step.)
 const RECOVERY: Waits = Waits { first: Duration::from_millis(800), longest: Duration::from_secs(30) };
-
-/// What kubectl leaves on objects it applied: the whole object a second time.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// How the cached value of one object changed. At least one side is there.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,10 +74,35 @@ enum Arrived<K> {
 type Events<K> = BoxStream<'static, watcher::Result<Event<Arrived<K>>>>;
 
 /// A watch on the objects of one kind, to be narrowed, reduced and started.
+///
+/// Of the metadata of an object nothing arrives that nobody reads: no managed fields, of annotations those that are asked
+/// for, and no labels and owners of our own kinds. Whoever may write an object may write a quarter of a mebibyte of
+/// annotations, and labels without end; kept, a few thousand of them would be the end of this process. (kubectl leaves the
+/// whole object a second time, too.)
 pub struct Watch<K> {
     name: &'static str,
     selection: Selection,
-    open: Box<dyn FnOnce(watcher::Config) -> Events<K> + Send>,
+    annotations: &'static [&'static str],
+    open: Box<dyn FnOnce(watcher::Config, Kept) -> Events<K> + Send>,
+}
+
+/// What is kept of the metadata of each object.
+struct Kept {
+    /// Keys of annotations.
+    annotations: &'static [&'static str],
+}
+
+impl Kept {
+    fn prune(&self, metadata: &mut ObjectMeta) {
+        metadata.managed_fields = None;
+        metadata.annotations =
+            metadata.annotations.take().map(|all| self.of(all)).filter(|kept| !kept.is_empty());
+    }
+
+    /// Collected anew: a map from which all was taken keeps its memory.
+    fn of(&self, annotations: BTreeMap<String, String>) -> BTreeMap<String, String> {
+        annotations.into_iter().filter(|(key, _)| self.annotations.contains(&key.as_str())).collect()
+    }
 }
 
 impl<K> Watch<K>
@@ -93,7 +115,8 @@ where
         Self {
             name,
             selection: Selection::all(),
-            open: Box::new(move |config| opened(api, config, Arrived::Decoded)),
+            annotations: &[],
+            open: Box::new(move |config, kept| opened(api, config, kept, Arrived::Decoded)),
         }
     }
 
@@ -101,7 +124,12 @@ where
     /// counts as absent and stops nothing.
     pub fn guarded(name: &'static str, api: Api<DeserializeGuard<K>>) -> Self {
         let arrived = |DeserializeGuard(object): DeserializeGuard<K>| match object {
-            Ok(object) => Arrived::Decoded(object),
+            Ok(mut object) => {
+                let metadata = object.meta_mut();
+                metadata.labels = None;
+                metadata.owner_references = None;
+                Arrived::Decoded(object)
+            }
             Err(invalid) => Arrived::Undecodable(
                 ObjectKey {
                     namespace: invalid.metadata.namespace.unwrap_or_default(),
@@ -110,7 +138,12 @@ where
                 invalid.error,
             ),
         };
-        Self { name, selection: Selection::all(), open: Box::new(move |config| opened(api, config, arrived)) }
+        Self {
+            name,
+            selection: Selection::all(),
+            annotations: &[],
+            open: Box::new(move |config, kept| opened(api, config, kept, arrived)),
+        }
     }
 }
 
@@ -123,7 +156,8 @@ where
         Self {
             name,
             selection: Selection::all(),
-            open: Box::new(move |config| opened(api, config, Arrived::Decoded)),
+            annotations: &[],
+            open: Box::new(move |config, kept| opened(api, config, kept, Arrived::Decoded)),
         }
     }
 }
@@ -131,6 +165,7 @@ where
 fn opened<O, K>(
     api: Api<O>,
     config: watcher::Config,
+    kept: Kept,
     arrived: impl Fn(O) -> Arrived<K> + Send + 'static,
 ) -> Events<K>
 where
@@ -138,13 +173,7 @@ where
     K: Send + 'static,
 {
     #[expect(clippy::disallowed_methods, reason = "this is the place all other code is sent to")]
-    let events = kube::runtime::watcher(api, config).modify(|object| {
-        let metadata = object.meta_mut();
-        metadata.managed_fields = None;
-        if let Some(annotations) = &mut metadata.annotations {
-            annotations.remove(LAST_APPLIED);
-        }
-    });
+    let events = kube::runtime::watcher(api, config).modify(move |object| kept.prune(object.meta_mut()));
     events
         .map(move |event| {
             event.map(|event| match event {
@@ -163,6 +192,13 @@ impl<K: Resource + Send + 'static> Watch<K> {
     #[must_use]
     pub fn select(mut self, selection: Selection) -> Self {
         self.selection = selection;
+        self
+    }
+
+    /// Keeps annotations of these keys; all others are dropped on arrival.
+    #[must_use]
+    pub fn annotations(mut self, keys: &'static [&'static str]) -> Self {
+        self.annotations = keys;
         self
     }
 
@@ -225,7 +261,7 @@ where
             field_selector: self.watch.selection.field_selector().map(ToOwned::to_owned),
             ..watcher::Config::default().timeout(WATCH_TIME.as_secs() as u32)
         };
-        let events = (self.watch.open)(config);
+        let events = (self.watch.open)(config, Kept { annotations: self.watch.annotations });
         let follower = Follower {
             name,
             cache: cache.clone(),

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt as _;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -10,7 +11,7 @@ use trainyard_fake_apiserver::{FakeServer, Fault, Matching, Verb};
 
 use super::*;
 
-/// A running watch of the color labels of config maps, and what its listener was told.
+/// A running watch of the colors of config maps, and what its listener was told.
 struct Fixture {
     server: FakeServer,
     cache: Cache<String>,
@@ -21,10 +22,11 @@ struct Fixture {
 }
 
 fn map(name: &str, color: &str) -> ConfigMap {
-    let annotations = json!({LAST_APPLIED: "{}"});
+    let annotations =
+        json!({"kubectl.kubernetes.io/last-applied-configuration": "{}", "foreign": "x".repeat(100)});
     let metadata =
         json!({"name": name, "namespace": "lab", "labels": {"color": color}, "annotations": annotations});
-    serde_json::from_value(json!({"metadata": metadata})).unwrap()
+    serde_json::from_value(json!({"metadata": metadata, "data": {"color": color}})).unwrap()
 }
 
 fn start(server: FakeServer, watch: Watch<ConfigMap>) -> Fixture {
@@ -34,10 +36,10 @@ fn start(server: FakeServer, watch: Watch<ConfigMap>) -> Fixture {
     let cache = watch
         .reduce(|map| {
             assert!(
-                map.metadata.managed_fields.is_none() && map.annotations().is_empty(),
+                map.metadata.managed_fields.is_none() && map.metadata.annotations.is_none(),
                 "pruned on arrival"
             );
-            map.labels().get("color").cloned()
+            map.data?.get("color").cloned()
         })
         .index(|color| Some(color.clone()))
         .notify({
@@ -88,7 +90,9 @@ async fn the_first_list_fills_the_cache_and_opens_the_gate() {
 async fn only_changes_of_what_is_kept_are_told_and_both_sides_of_them() {
     let fixture = started();
     fixture.told().await;
-    fixture.server.edit::<ConfigMap>("lab", "a", |map| map.data = Some([("x".into(), "y".into())].into()));
+    fixture.server.edit::<ConfigMap>("lab", "a", |map| {
+        map.labels_mut().insert("x".into(), "y".into());
+    });
     assert_eq!(fixture.told().await, Vec::<String>::new());
     fixture.server.put(&map("a", "green"));
     fixture.server.remove::<ConfigMap>("lab", "b");
@@ -181,4 +185,27 @@ async fn metadata_alone_can_be_watched() {
         .start(&mut tasks, &readiness, &metrics);
     readiness.reached().await;
     assert_eq!(cache.all(), [Arc::new("a".to_owned())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_write_into_metadata_is_not_kept() {
+    let server = FakeServer::new();
+    let mut written = map("a", "red");
+    written.annotations_mut().insert("asked-for".to_owned(), "yes".to_owned());
+    written.metadata.owner_references = Some(vec![OwnerReference::default()]);
+    server.put(&written);
+    let mut tasks = Tasks::new(CancellationToken::new());
+    let (metrics, readiness) = (Metrics::new(), Readiness::default());
+    let api: Api<ConfigMap> = Api::all(server.client("test"));
+    let foreign = Watch::new("others", api).annotations(&["asked-for"]).whole();
+    let foreign = foreign.start(&mut tasks, &readiness, &metrics);
+    let api: Api<DeserializeGuard<ConfigMap>> = Api::all(server.client("test"));
+    let ours = Watch::guarded("ours", api).whole().start(&mut tasks, &readiness, &metrics);
+    readiness.reached().await;
+
+    let kept = foreign.all().pop().unwrap();
+    assert_eq!(kept.annotations().iter().collect::<Vec<_>>(), [(&"asked-for".to_owned(), &"yes".to_owned())]);
+    assert_eq!(kept.labels().len(), 1, "those of others say where a Node is");
+    let metadata = &ours.all().pop().unwrap().metadata;
+    assert_eq!((&metadata.annotations, &metadata.labels, &metadata.owner_references), (&None, &None, &None));
 }

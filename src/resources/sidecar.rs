@@ -4,12 +4,14 @@
 //! again when it exits, however often; the kubelet stops it when the training is done; and neither its end nor its exit
 //! code has a say in how the pod ended. An ordinary container that does not end by itself would keep its machine for ever.
 //!
-//! It sees no accelerator unless its user says so: they belong to the training, and its image may ask for all of them.
+//! It sees no accelerator unless its user says so, which only one who has the whole machine may: they belong to the
+//! training, and its image may ask for all of them.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1 as core;
 use trainyard_api::pod_template::{Sidecar, SidecarResources, VolumeMount};
+use trainyard_api::variables::{NO_DEVICES, VISIBLE_DEVICES};
 
 use super::{security, variable, volume};
 
@@ -44,9 +46,12 @@ pub fn sidecar(written: &Sidecar) -> core::Container {
 }
 
 fn environment(env: &[trainyard_api::pod_template::EnvVar]) -> Vec<core::EnvVar> {
-    const VISIBLE: &str = "NVIDIA_VISIBLE_DEVICES";
-    let none = core::EnvVar { name: VISIBLE.to_owned(), value: Some("void".to_owned()), value_from: None };
-    let is_set = env.iter().any(|one| one.name == VISIBLE);
+    let none = core::EnvVar {
+        name: VISIBLE_DEVICES.to_owned(),
+        value: Some(NO_DEVICES.to_owned()),
+        value_from: None,
+    };
+    let is_set = env.iter().any(|one| one.name == VISIBLE_DEVICES);
     (!is_set).then_some(none).into_iter().chain(env.iter().map(variable::variable)).collect()
 }
 

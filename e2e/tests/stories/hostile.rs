@@ -9,10 +9,12 @@ use kube::{Client, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use trainyard_api::cluster_node::NodeReason;
 use trainyard_api::names::{API_VERSION, Finalizer, labels};
 use trainyard_api::run_status::RunPhase;
 use trainyard_api::{Cluster, ClusterNode, Run};
-use trainyard_e2e::stories::{Story, cluster, run};
+use trainyard_e2e::installation::{checkout, kubectl};
+use trainyard_e2e::stories::{Story, budgets, cluster, placed_on, run};
 
 /// Somebody who has the built-in role in the namespace, to which the chart's roles are added.
 async fn somebody(story: &Story, role: &str) -> Result<Client> {
@@ -198,3 +200,182 @@ async fn who_takes_the_finalizers_off_leaves_no_machine_and_no_pod_behind() -> R
         })
         .await
 }
+
+/// A pod that has a GPU of that machine, past the scheduler, and says that it is of a run.
+fn greedy_pod(node: &str) -> Result<Pod> {
+    Ok(serde_json::from_value(json!({
+        "metadata": {"name": "miner", "labels": {labels::RUN_UID: "any"}},
+        "spec": {"nodeName": node, "containers": [{"name": "main", "image": "registry.example/miner:1",
+                 "resources": {"limits": {"nvidia.com/gpu": 1}}}]},
+    }))?)
+}
+
+#[tokio::test]
+async fn a_pod_with_a_runs_label_costs_another_team_no_retries() -> Result<()> {
+    let owner = Story::begin("burnt retries").await?;
+    let guest = owner.elsewhere("guest").await?;
+    let user = somebody(&guest, "edit").await?;
+    owner.create_cluster(cluster("pool").of_size("Standard_NC6s_v3").min(2).max(2)).await?;
+    owner.cluster_rests_with("pool", 2).await?;
+    owner.submit(run("small").on("pool").taking(json!({"cpu": 1, "memory": "1Gi"}))).await?;
+    let node = placed_on(&owner.run_comes_to("small", RunPhase::Running).await?).pop().context("a node")?;
+
+    // Of all machines the next run would get the one that was used last.
+    let pods = Api::<Pod>::namespaced(user, &guest.namespace);
+    pods.create(&PostParams::default(), &greedy_pod(&node)?).await?;
+    owner.cancel("small").await?;
+    owner.run_comes_to("small", RunPhase::Canceled).await?;
+    let reason_of = async || {
+        let nodes = owner.nodes_of("pool").await?;
+        let status = nodes.into_iter().filter_map(|one| one.status);
+        let mut status = status.filter(|status| status.node_name.as_ref() == Some(&node));
+        let status = status.next().context("it is the Cluster's")?;
+        anyhow::Ok((status.reason, status.message.unwrap_or_default()))
+    };
+    owner
+        .expect("the machine to say what is in the way", || async {
+            let (reason, message) = reason_of().await?;
+            ensure!(reason == Some(NodeReason::WaitingForAccelerators), "{reason:?}: {message}");
+            let is_discreet = message.contains("a pod of another namespace") && !message.contains("miner");
+            ensure!(is_discreet, "{message}");
+            Ok(())
+        })
+        .await?;
+    owner.submit(run("training").on("pool")).await?;
+    let training = owner.run_comes_to("training", RunPhase::Running).await?;
+    ensure!(placed_on(&training) != [node.clone()], "it is on the other one");
+    assert_eq!(budgets(&training), (0, 0));
+
+    pods.delete("miner", &DeleteParams::default().grace_period(0)).await?;
+    owner
+        .expect("the machine to be ready for runs", || async {
+            let (reason, message) = reason_of().await?;
+            ensure!(reason == Some(NodeReason::Ready), "{reason:?}: {message}");
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test]
+async fn an_administrator_may_keep_peoples_pods_off_machines_altogether() -> Result<()> {
+    let story = Story::begin("guarded").await?;
+    let user = somebody(&story, "edit").await?;
+    story.label_namespace(json!({"trainyard.dev/machines-are-for-runs": "true"})).await?;
+    let policy = checkout().join("deploy/policies/pods-go-where-the-scheduler-puts-them.yaml");
+    kubectl(&story.stage.plane, &["apply", "-f", &policy.display().to_string()])?;
+
+    story.create_cluster(cluster("pool").min(1).max(1)).await?;
+    story.cluster_rests_with("pool", 1).await?;
+    let node = story.machines().await?.pop().context("a machine")?.name_any();
+    let rehearsal = PostParams { dry_run: true, ..PostParams::default() };
+    let pods = Api::<Pod>::namespaced(user, &story.namespace);
+    let mut tolerant = greedy_pod(&node)?;
+    if let Some(spec) = &mut tolerant.spec {
+        spec.node_name = None;
+        spec.tolerations = Some(vec![serde_json::from_value(json!({"operator": "Exists"}))?]);
+    }
+    for (pod, told) in [(greedy_pod(&node)?, "spec.nodeName passes"), (tolerant, "tolerations must name")] {
+        story
+            .expect("the policy to count", || async {
+                match pods.create(&rehearsal, &pod).await {
+                    Err(kube::Error::Api(status)) if status.message.contains(told) => Ok(()),
+                    answer => anyhow::bail!("{answer:?}"),
+                }
+            })
+            .await?;
+    }
+    let mut plain = greedy_pod(&node)?;
+    plain.spec.iter_mut().for_each(|spec| spec.node_name = None);
+    pods.create(&rehearsal, &plain).await.context("others are taken as they were")?;
+    story.submit(run("training").on("pool").lasting("1s")).await?;
+    story.run_comes_to("training", RunPhase::Completed).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_user_does_to_pods_changes_no_result_and_holds_no_machine() -> Result<()> {
+    let story = Story::begin("tampering").await?;
+    let guest = story.elsewhere("guest").await?;
+    let pods = Api::<Pod>::namespaced(somebody(&story, "edit").await?, &story.namespace);
+    let guests = Api::<Pod>::namespaced(somebody(&guest, "edit").await?, &guest.namespace);
+    let (create, patch) = (PostParams::default(), PatchParams::default());
+    // With a gate of his own, so that the scheduler puts none on a machine of another story.
+    let plain = |name: &str, labels: Value| {
+        serde_json::from_value::<Pod>(json!({
+            "metadata": {"name": name, "labels": labels},
+            "spec": {"schedulingGates": [{"name": FOREIGN}],
+                     "containers": [{"name": "main", "image": "registry.example/true:1"}]},
+        }))
+    };
+    story.create_cluster(cluster("pool").max(1).idle_seconds(2)).await?;
+
+    // A pod of a name that a Run needs is let be, and the Run says what is in the way.
+    pods.create(&create, &plain("blocked-worker-0", json!({}))?).await?;
+    story.submit(run("blocked").on("pool")).await?;
+    story
+        .run_shows("blocked", "to name the pod in its way", |status| {
+            status.message.as_ref().is_some_and(|message| message.contains("blocked-worker-0"))
+        })
+        .await?;
+    let foreign = pods.get("blocked-worker-0").await?;
+    ensure!(foreign.finalizers().is_empty() && foreign.owner_references().is_empty(), "it was adopted");
+    story.cancel("blocked").await?;
+
+    // A pod for an attempt to come is deleted, and the attempt that runs goes on.
+    story.submit(run("training").on("pool")).await?;
+    let training = story.run_comes_to("training", RunPhase::Running).await?;
+    let node = placed_on(&training).pop().context("it has a node")?;
+    let uid = training.uid().context("it has a UID")?;
+    pods.create(&create, &plain("training-worker-0-a7", json!({labels::RUN_UID: uid}))?).await?;
+    story
+        .expect("the forged pod to be gone", || async {
+            let forged = story.pods().get_opt("training-worker-0-a7").await?;
+            ensure!(forged.is_none(), "it is there");
+            Ok(())
+        })
+        .await?;
+    assert_eq!(story.runs().get("training").await?.status.map(|status| status.attempts.len()), Some(1));
+
+    // A pod that runs and is disowned is stopped before its machine has the next attempt.
+    let disowned = Patch::Merge(json!({"metadata": {"labels": null, "ownerReferences": null}}));
+    pods.patch("training-worker-0", &patch, &disowned).await?;
+    story
+        .run_shows("training", "to run a second time", |status| {
+            status.attempts.len() == 2 && status.phase == Some(RunPhase::Running)
+        })
+        .await?;
+    ensure!(pods.get_opt("training-worker-0").await?.is_none(), "the first attempt's pod runs on");
+
+    // In another namespace its labels hold nothing, and they outlive it.
+    let mut elsewhere = plain("training-worker-0", json!({labels::RUN: "training", labels::RUN_UID: uid}))?;
+    elsewhere.spec.iter_mut().for_each(|spec| {
+        spec.scheduling_gates = None;
+        spec.node_name = Some(node.clone());
+    });
+    guests.create(&create, &elsewhere).await?;
+    story.cancel("training").await?;
+    story.run_comes_to("training", RunPhase::Canceled).await?;
+
+    // A pod that somebody holds keeps its machine from nobody.
+    story.submit(run("held").on("pool")).await?;
+    story
+        .expect("a pod of held", || async {
+            let mine = json!([FOREIGN, Finalizer::RunPod.to_string()]);
+            let held = Patch::Merge(json!({"metadata": {"finalizers": mine}}));
+            Ok(pods.patch("held-worker-0", &patch, &held).await?)
+        })
+        .await?;
+    pods.delete("held-worker-0", &DeleteParams::default()).await?;
+    story.cancel("held").await?;
+    story.run_comes_to("held", RunPhase::Canceled).await?;
+    story.submit(run("next").on("pool").lasting("1s")).await?;
+    story.run_comes_to("next", RunPhase::Completed).await?;
+    let held = pods.get("held-worker-0").await?;
+    assert_eq!(held.finalizers(), [FOREIGN]);
+
+    story.cluster_rests_with("pool", 0).await?;
+    story.no_machine_is_left().await
+}
+
+/// A finalizer, and a gate, that nobody takes off.
+const FOREIGN: &str = "example.org/mine";

@@ -8,7 +8,11 @@ use trainyard_api::{
     placement::{Taint, Toleration, TolerationOperator},
 };
 
-use super::seen::{NodeFacts, NodeTaint};
+use super::{
+    pods::PodId,
+    seen::{NodeFacts, NodeTaint},
+    strangers::Crowded,
+};
 
 /// What keeps runs off a Node; the first that applies, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,9 +42,11 @@ pub enum Obstacle {
         has: i64,
         /// How many the size promises.
         needs: i64,
-        /// `<namespace>/<name>` of the pod.
-        pod: String,
+        /// The pod, where one is known.
+        pod: Option<PodId>,
     },
+    /// Pods of others leave too little of it.
+    Crowded(Crowded),
 }
 
 /// Taint by which Karpenter keeps everything off a Node it has not tied to its claim.

@@ -98,6 +98,20 @@ pub enum InvalidRun {
         /// The role for which trainyard sets it.
         role: RoleName,
     },
+    /// It shares machines and chooses which of their accelerators it is shown.
+    #[error(
+        "Run {run}: {place} sets {variable}, and with resourcesPerNode other Runs have accelerators of the same machine; \
+         remove it there: each process sees those of resourcesPerNode.accelerators. A Run without resourcesPerNode has whole \
+         machines and may set it"
+    )]
+    ChoosesAccelerators {
+        /// `namespace/name`.
+        run: String,
+        /// The field.
+        place: String,
+        /// The variable.
+        variable: &'static str,
+    },
     /// A variable is set in two places of equal right.
     #[error(
         "Run {run}: {variable} is set in podTemplate.env and in {place}; keep it in one of them, \

@@ -6,8 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 use trainyard_api::Run;
 use trainyard_api::capacity::Capacity;
 use trainyard_api::distribution::{Distribution, RoleName};
-use trainyard_api::pod_template::PodTemplate;
+use trainyard_api::pod_template::{EnvVar, PodTemplate};
 use trainyard_api::run::{ClusterRef, Container, MAX_NODES, Priority, Retries, RunSpec, SuccessPolicy};
+use trainyard_api::variables::VISIBLE_DEVICES;
 
 use super::error::InvalidRun;
 use super::layout::{Layout, Process, ProcessShare, Unshareable};
@@ -276,8 +277,32 @@ impl ValidRun {
                 let place = place_of(twice);
                 return Err(InvalidRun::VariableTwice { run: run(), place, variable: twice.clone() });
             }
+            if self.portion.is_some() && role.environment.contains_key(VISIBLE_DEVICES) {
+                return Err(self.chooses_accelerators(place_of(VISIBLE_DEVICES)));
+            }
+        }
+        if self.portion.is_some() {
+            self.template_hides_accelerators()?;
         }
         Ok(())
+    }
+
+    /// Of a Run that shares machines: no container may ask its runtime for the accelerators of others.
+    fn template_hides_accelerators(&self) -> Result<(), InvalidRun> {
+        let sets = |env: &[EnvVar]| env.iter().any(|one| one.name == VISIBLE_DEVICES);
+        if sets(&self.pod_template.env) {
+            return Err(self.chooses_accelerators("podTemplate.env".to_owned()));
+        }
+        match self.pod_template.sidecars.iter().find(|sidecar| sets(&sidecar.env)) {
+            Some(one) => {
+                Err(self.chooses_accelerators(format!("env of podTemplate.sidecars[name={}]", one.name)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn chooses_accelerators(&self, place: String) -> InvalidRun {
+        InvalidRun::ChoosesAccelerators { run: self.id.to_string(), place, variable: VISIBLE_DEVICES }
     }
 }
 
@@ -341,6 +366,10 @@ mod tests {
     #[case(json!({"nodeCount": 2, "distribution": {"tensorflow": {}}, "podTemplate": {"env": [{"name": "TF_CONFIG", "value": "{}"}]}}), "podTemplate.env sets TF_CONFIG")]
     #[case(json!({"distribution": {"pytorch": {}}, "environment": {"PET_NNODES": "2"}}), "environment sets PET_NNODES")]
     #[case(json!({"distribution": {"tensorflow": {"parameterServer": {"environment": {"NVIDIA_VISIBLE_DEVICES": "all"}}}}}), "distribution.tensorflow.parameterServer.environment sets NVIDIA_VISIBLE_DEVICES")]
+    #[case(json!({"resourcesPerNode": {"accelerators": 1}, "environment": {"NVIDIA_VISIBLE_DEVICES": "all"}}), "environment sets NVIDIA_VISIBLE_DEVICES, and with resourcesPerNode")]
+    #[case(json!({"resourcesPerNode": {"accelerators": 1}, "distribution": {"tensorflow": {"worker": {"environment": {"NVIDIA_VISIBLE_DEVICES": "all"}}}}}), "distribution.tensorflow.worker.environment sets NVIDIA_VISIBLE_DEVICES, and with resourcesPerNode")]
+    #[case(json!({"resourcesPerNode": {"accelerators": 1}, "podTemplate": {"env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "0"}]}}), "podTemplate.env sets NVIDIA_VISIBLE_DEVICES, and with resourcesPerNode")]
+    #[case(json!({"resourcesPerNode": {"accelerators": 1}, "podTemplate": {"sidecars": [{"name": "spy", "image": "a", "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}], "resources": {"cpu": "1m", "memory": "1Mi"}}]}}), "env of podTemplate.sidecars[name=spy] sets NVIDIA_VISIBLE_DEVICES")]
     #[case(json!({"distribution": {"tensorflow": {"worker": {"environment": {"A": "1"}}}}, "podTemplate": {"env": [{"name": "A", "value": "2"}]}}), "A is set in podTemplate.env and in distribution.tensorflow.worker.environment")]
     fn what_is_wrong_is_named_with_value_and_expectation(#[case] spec: Value, #[case] expected: &str) {
         let message = ValidRun::parse(&run(spec)).expect_err("an invalid Run").to_string();
@@ -353,6 +382,7 @@ mod tests {
         parsed(
             json!({"distribution": {"tensorflow": {}}, "environment": {"RANK": "0", "PYTHONUNBUFFERED": "0"}}),
         );
+        parsed(json!({"environment": {"NVIDIA_VISIBLE_DEVICES": "0,1"}}));
     }
 
     #[test]

@@ -14,6 +14,7 @@
 
 use serde::Serialize;
 use trainyard_api::distribution::RoleName;
+use trainyard_api::variables;
 
 use super::layout::Process;
 use super::processes::Wiring;
@@ -66,7 +67,7 @@ pub fn variables(run: &ValidRun, process: Process, accelerators: i64) -> Vec<Var
     if has_none || shares_without {
         // They belong to other runs, or to other processes of this one. Without a request for accelerators NVIDIA's
         // container runtime would show all of them when the image asks.
-        told.add("NVIDIA_VISIBLE_DEVICES", "void");
+        told.add(variables::VISIBLE_DEVICES, variables::NO_DEVICES);
     }
     told.0
 }

@@ -19,6 +19,10 @@ use crate::node::lost::is_lost;
 use crate::run::acceptance;
 
 /// What the cluster controller keeps of a ClusterNode.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one fact of the ClusterNode, and any may be with any other"
+)]
 #[derive(Clone, Debug, PartialEq)]
 pub struct LightNode {
     /// Its namespace, the Cluster's.
@@ -206,6 +210,7 @@ fn failure_cause(reason: NodeReason) -> Option<FailureCause> {
         | NodeReason::Launched
         | NodeReason::NodeNotReady
         | NodeReason::WaitingForAccelerators
+        | NodeReason::TakenByOthers
         | NodeReason::TaintNotTolerated
         | NodeReason::Cordoned
         | NodeReason::Ready

@@ -197,3 +197,38 @@ fn a_gang_does_not_stand_aside_when_all_its_machines_have_just_become_free() {
     assert_eq!(told(&plan), ["request node 3", "request node 4"]);
     assert_eq!(plan.report.runs[0].gang_since, Some(at("12:12")), "for these it has waited no time");
 }
+
+#[test]
+fn runs_of_other_namespaces_are_told_neither_names_of_others_runs_nor_what_the_engine_says() {
+    let guest = |mut world: World| {
+        world.last_queued().id.namespace = "guest".to_owned();
+        world
+    };
+    let says = |world: &World| -> Vec<String> {
+        world.plan("00:00").report.runs.iter().map(RunReport::message).collect()
+    };
+    let short = |world: World| world.queued("gang").nodes(2);
+    let own = says(&short(cluster().free_machines(0)));
+    let others = says(&guest(short(cluster().free_machines(0))));
+    assert!(own[0].contains("0 machines are free"), "{own:?}");
+    assert_eq!(others, ["needs 2 nodes, the cluster has 0"]);
+
+    let busy =
+        || cluster().max(2).node(1).claimed_by("long").active("long", &[1]).node(2).idle_since("00:00");
+    let behind = |world: World| world.queued("pair").nodes(2).queued("single").max(2);
+    let own = says(&behind(busy()));
+    assert!(own[1].starts_with("would delay team/pair"), "{own:?}");
+    let others = says(&guest(behind(busy())));
+    assert_eq!(others[1], "would delay a run before it in the queue that has nodes reserved");
+}
+
+#[test]
+fn a_guest_is_told_that_machines_were_refused_and_not_what_the_engine_said() {
+    let mut world =
+        cluster().max(4).node(1).failed(FailureCause::StockOut, "12:00").released().gone().queued("a");
+    let own = world.plan("12:00").report.runs[0].message();
+    world.last_queued().id.namespace = "guest".to_owned();
+    let guests = world.plan("12:00").report.runs[0].message();
+    assert!(own.len() > guests.len() && own.starts_with(&guests), "{own} and {guests}");
+    assert!(guests.contains("refused (StockOut), asked again at"), "{guests}");
+}

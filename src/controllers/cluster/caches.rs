@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
+use trainyard_api::names::annotations;
 use trainyard_api::{
     cluster::Cluster, cluster_node::ClusterNode, provisioning_class::ProvisioningClass, run::Run,
     run_status::RunPhase, vm_size::VmSize,
@@ -72,6 +73,7 @@ pub fn watch(
 ) -> Caches {
     let (of_cluster, of_node, of_run) = (wake.clone(), wake.clone(), wake.clone());
     let clusters = Watch::<Cluster>::guarded("clusters", Api::all(client.clone()))
+        .annotations(&[annotations::REMOVE_NOW, annotations::REHEARSE_PREEMPTION])
         .whole()
         .notify(move |change| of_cluster(change.key.clone()))
         .start(tasks, readiness, metrics);
@@ -108,6 +110,7 @@ pub fn watch(
         .start(tasks, readiness, metrics);
     let (all, of_class) = (clusters.clone(), wake.clone());
     let classes = Watch::<ProvisioningClass>::guarded("provisioningclasses", Api::all(client.clone()))
+        .annotations(&[annotations::IS_DEFAULT_CLASS])
         .whole()
         .notify(move |_| wake_all(&all, &of_class))
         .start(tasks, readiness, metrics);

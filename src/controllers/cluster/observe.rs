@@ -251,7 +251,7 @@ async fn rehearse(context: &Context, snapshot: &Snapshot, runs: &[Arc<LightRun>]
         match rehearse_allocation(context, run, queued.next_attempt).await {
             Ok(()) => context.refused.note_rehearsal(&run.id),
             Err(error) => {
-                context.refused.note(&run.id, Written::Allocation, Err(&error), context.clock.now())
+                context.refused.note(&run.id, Written::Allocation, Err(&error), context.clock.now());
             }
         }
     }

@@ -6,8 +6,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, Client};
-use trainyard_api::ClusterNode;
+use kube::{Api, Client, ResourceExt as _};
+use trainyard_api::{ClusterNode, cluster_node::Claim};
 use trainyard_model::node::{
     assess::is_bad,
     seen::{Machine, NodeFacts, Progress},
@@ -18,8 +18,8 @@ use super::Error;
 use super::memory::LookedAt;
 use crate::kubernetes::read::{self, Selection};
 
-/// How often somebody's pod is looked at that has accelerators which runs need. Few Nodes have one, and each of them is
-/// of no use while it does.
+/// How often somebody's pod is looked at that has what runs need, or that only looks like a run's. Few Nodes have one, and
+/// each of them is of little use while it does.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
 /// What others take of the machine's Node; `None` while no run could use it whatever they take.
@@ -45,9 +45,27 @@ pub(super) async fn of_node(
         return Ok(None);
     }
     let there = Selection::all().fields(format!("spec.nodeName={}", vm.name));
-    let strangers = Strangers::among(&read::list(&Api::<Pod>::all(client.clone()), &there).await?);
-    let again_at = strangers.with_devices.is_some().then(|| now + LOOK_AGAIN);
+    let pods = read::list(&Api::<Pod>::all(client.clone()), &there).await?;
+    let mut strangers = Strangers::among(&pods, claims);
+    if strangers.in_disguise {
+        // Of a run that was given the node after this cache was filled, perhaps: its claim was there before its pods.
+        let claims: Vec<Claim> = claims.iter().cloned().chain(claims_now(client, node).await?).collect();
+        strangers = Strangers::among(&pods, &claims);
+    }
+    let crowded = strangers.crowd(&vm.allocatable);
+    let in_the_way = strangers.with_devices.as_ref().or(crowded.as_ref().map(|crowded| &crowded.by));
+    if let Some(pod) = in_the_way {
+        // People of the Cluster's namespace are not told names of other namespaces.
+        tracing::info!(node = vm.name, %pod, "a pod that is of no run with a claim on this node takes what runs need");
+    }
+    let again_at = (in_the_way.is_some() || strangers.in_disguise).then(|| now + LOOK_AGAIN);
     Ok(Some(LookedAt { node_uid: vm.uid.clone(), strangers, holders, again_at }))
+}
+
+async fn claims_now(client: &Client, node: &ClusterNode) -> Result<Vec<Claim>, Error> {
+    let api = Api::<ClusterNode>::namespaced(client.clone(), &node.namespace().unwrap_or_default());
+    let live = read::get(&api, &node.name_any()).await?.filter(|live| live.uid() == node.uid());
+    Ok(live.map(|live| live.spec.claims).unwrap_or_default())
 }
 
 fn is_used(node: &ClusterNode, machine: &Machine, vm: &NodeFacts) -> bool {

@@ -61,7 +61,7 @@ pub(super) async fn what_is_set_aside_for_one_pool_is_kept_from_another(bench: &
     ensure!(aside.counted.free == stock, "what is set aside for itself is free: {aside:?}");
     let left = bench.engine.set_aside(&bench.pool, &ours[0].spec, 2).await?.context("not counted")?;
     ensure!(left.counted.free == 1, "{left:?}");
-    ensure!(left.counted.message.contains(&rival.pool.to_string()), "nobody is named: {left:?}");
+    ensure!(left.counted.message.contains(&rival.pool.name), "nobody is named: {left:?}");
 
     bench.ensure(&ours[..1]).await?;
     ensure!(matches!(bench.ask(&ours[1]).await?, Launched::NoneLeft { .. }), "the rival's machine is taken");

@@ -85,6 +85,7 @@ impl Double {
         let (metrics, readiness) = (Metrics::new(), Readiness::default());
         let wake = Arc::clone(&double.changed);
         Watch::new("double-claims", claims)
+            .annotations(&[TERMINATION_TIME])
             .whole()
             .notify(move |_| wake.notify_one())
             .start(tasks, &readiness, &metrics);

@@ -290,6 +290,7 @@ impl Provisioner for Karpenter {
         let wake = Arc::clone(&starting.wake);
         let claims = Watch::new("karpenter-nodeclaims", self.claims())
             .select(Selection::all().labels(node_labels::CLUSTER_UID))
+            .annotations(&[TERMINATION_TIME])
             .reduce(|claim| ClaimFacts::of(&claim))
             .index(|claim| claim.cluster_uid.clone())
             .notify(move |change| {

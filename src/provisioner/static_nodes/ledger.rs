@@ -135,7 +135,7 @@ impl Ledger {
     pub(super) fn took(&self, pool: &Pool, node_uid: &str, now: Timestamp) {
         let mut entries = self.lock();
         entries.one_less(&pool.uid);
-        let why = format!("has just been taken by Cluster {pool}");
+        let why = "has just been taken".to_owned();
         entries.passed_over.insert(node_uid.to_owned(), (why, now + CACHE_LAG));
     }
 

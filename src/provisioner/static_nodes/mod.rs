@@ -174,7 +174,12 @@ impl Survey {
     fn supply(&self, pool: &Pool, spec: &ClusterNodeSpec) -> Supply {
         let judged = self.judged.iter();
         let nodes = judged.map(|(candidate, fitness)| (candidate.node.name.as_str(), fitness.clone()));
-        let counted = found::count(&spec.vm_size.size_name, &pool.uid, nodes.collect(), &self.page.reserved);
+        let counted = found::count(
+            &spec.vm_size.size_name,
+            (&pool.namespace, &pool.uid),
+            nodes.collect(),
+            &self.page.reserved,
+        );
         Supply { counted, again_at: self.page.until }
     }
 

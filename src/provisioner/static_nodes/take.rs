@@ -16,7 +16,7 @@ use trainyard_api::{
 };
 use trainyard_model::node::{
     found::{self, Candidate, Fitness},
-    pods,
+    pods::{self, PodId},
     seen::{Machine, NodeFacts, Owner, Progress},
 };
 
@@ -33,9 +33,6 @@ use crate::{
 /// How often a Node is read again that changed between the read and the write: its kubelet writes every few minutes, so
 /// that the second time it is another Cluster.
 const TRIES: usize = 3;
-
-/// The annotation of pods that a kubelet runs by itself.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// What came of trying to take one Node.
 enum Attempt {
@@ -217,10 +214,10 @@ impl Static {
         let there = Selection::all().fields(format!("spec.nodeName={}", candidate.node.name));
         let pods = read::list(&Api::<Pod>::all(self.client.clone()), &there).await?;
         let strangers = pods.iter().filter(|pod| stays_in_the_way(pod));
-        let name = |pod: &Pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
-        let Some(first) = strangers.map(name).min() else { return Ok(false) };
-        let why = format!("carries pod {first}");
-        self.ledger.pass_over(&candidate.node.uid, why, self.clock.now());
+        let Some(pod) = strangers.map(PodId::of).min() else { return Ok(false) };
+        // Whose pod it is, is nothing that the people of every Cluster should read.
+        tracing::info!(node = candidate.node.name, %pod, "a Node is passed over because it carries a pod");
+        self.ledger.pass_over(&candidate.node.uid, "carries pods of others".to_owned(), self.clock.now());
         Ok(true)
     }
 
@@ -268,12 +265,12 @@ fn unfit(spec: &ClusterNodeSpec, candidate: &Candidate) -> Option<String> {
     }
     match found::fitness(spec, candidate) {
         Fitness::Fit => None,
-        Fitness::Used { cluster, .. } => Some(format!("has just been taken by Cluster {cluster}")),
+        Fitness::Used { .. } => Some("has just been taken".to_owned()),
         Fitness::Hindered(why) | Fitness::TooSmall(why) => Some(why),
     }
 }
 
 fn stays_in_the_way(pod: &Pod) -> bool {
-    let is_the_nodes_own = pod.annotations().contains_key(MIRROR) || pods::is_of_a_daemon_set(pod);
+    let is_the_nodes_own = pods::is_a_kubelets_own(pod) || pods::is_of_a_daemon_set(pod);
     !pods::has_ended(pod) && !is_the_nodes_own
 }

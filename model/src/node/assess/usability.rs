@@ -11,7 +11,9 @@ use trainyard_api::{
 use super::{Look, Verdict, minutes};
 use crate::node::{
     daemons, limits,
+    pods::PodId,
     seen::NodeFacts,
+    strangers::Crowded,
     usable::{self, Obstacle},
 };
 
@@ -46,7 +48,7 @@ impl Look<'_> {
             return lost;
         }
         let spec = &self.s.node.spec;
-        let Some(obstacle) = usable::obstacle(spec, node).or_else(|| self.taken_accelerators(node)) else {
+        let Some(obstacle) = usable::obstacle(spec, node).or_else(|| self.taken_by_others(node)) else {
             self.status.allocatable = Some(self.measure(node));
             self.status.first_ready_time.get_or_insert(Time(self.now));
             return match spec.claims.first() {
@@ -73,20 +75,21 @@ impl Look<'_> {
         Verdict::new(state, reason, message)
     }
 
-    /// Accelerators that the size promises and somebody else's pod has: no run can do without them.
-    fn taken_accelerators(&self, node: &NodeFacts) -> Option<Obstacle> {
+    /// Accelerators that the size promises and somebody else's pod has: no run can do without them. Or most of the rest.
+    fn taken_by_others(&self, node: &NodeFacts) -> Option<Obstacle> {
         let strangers = self.s.strangers?;
         let left = strangers.left_of(node.allocatable.clone());
-        self.s.node.spec.vm_size.accelerators.iter().find_map(|accelerator| {
+        let accelerators = self.s.node.spec.vm_size.accelerators.iter().find_map(|accelerator| {
             let (resource, needs) = (&accelerator.resource_name, i64::from(accelerator.count));
             let has = left.devices.get(resource).copied().unwrap_or(0);
             (has < needs).then(|| Obstacle::Taken {
                 resource: resource.clone(),
                 has,
                 needs,
-                pod: strangers.with_devices.clone().unwrap_or_default(),
+                pod: strangers.with_devices.clone(),
             })
-        })
+        });
+        accelerators.or_else(|| strangers.crowd(&node.allocatable).map(Obstacle::Crowded))
     }
 
     /// What there is for runs: the Node's allocatable less its DaemonSets and other pods, and of accelerators those of the
@@ -115,13 +118,15 @@ impl Look<'_> {
         let since = match (&self.status.first_ready_time, obstacle) {
             (_, Obstacle::Cordoned) => return None,
             (None, _) => self.status.registered_time.clone(),
-            (Some(_), Obstacle::Taint(_) | Obstacle::Accelerators { .. } | Obstacle::Taken { .. })
-                if !self.is_claimed() =>
-            {
-                conditions::find(&self.status.conditions, ClusterNodeCondition::Ready)
-                    .filter(|ready| !ready.is_true())
-                    .map(|ready| ready.last_transition_time.clone())
-            }
+            (
+                Some(_),
+                Obstacle::Taint(_)
+                | Obstacle::Accelerators { .. }
+                | Obstacle::Taken { .. }
+                | Obstacle::Crowded(_),
+            ) if !self.is_claimed() => conditions::find(&self.status.conditions, ClusterNodeCondition::Ready)
+                .filter(|ready| !ready.is_true())
+                .map(|ready| ready.last_transition_time.clone()),
             (Some(_), _) => return None,
         };
         self.is_over(since.as_ref(), limits::USABLE).then(|| {
@@ -155,12 +160,25 @@ impl Look<'_> {
             ),
             Obstacle::Taken { resource, has, needs, pod } => (
                 NodeReason::WaitingForAccelerators,
-                format!("{has} of {needs} {resource} are left: pod {pod}, which is no run's, is in the way"),
+                format!(
+                    "{has} of {needs} {resource} are left: {} is in the way",
+                    self.stranger(pod.as_ref())
+                ),
+            ),
+            Obstacle::Crowded(Crowded { resource, left, whole, by }) => (
+                NodeReason::TakenByOthers,
+                format!("{left} of {whole} {resource} are left: {} is in the way", self.stranger(Some(by))),
             ),
             Obstacle::Accelerators { resource, has, needs } => {
                 self.accelerators_missing(node, resource, *has, *needs)
             }
         }
+    }
+
+    fn stranger(&self, pod: Option<&PodId>) -> String {
+        let namespace = self.s.node.metadata.namespace.as_deref().unwrap_or_default();
+        let told = pod.map_or_else(|| "a pod".to_owned(), |pod| pod.told_in(namespace));
+        format!("{told}, which is of no run that was given this node,")
     }
 
     /// A device plugin may be minutes late, and is waited for. After a while what is in its way is named: most often

@@ -7,6 +7,9 @@ use super::Fitness;
 /// Nodes, or Clusters, that a sentence names; of more it tells the number.
 const NAMED: usize = 3;
 
+/// Whoever else has machines: their names are not for the people of the Cluster that is told.
+const ELSEWHERE: &str = "Clusters of other namespaces";
+
 /// What an engine has for the ClusterNodes of one Cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
@@ -14,7 +17,7 @@ pub struct Counted {
     pub free: i64,
     /// Nodes that the class selects.
     pub matching: i64,
-    /// `2 of 6 matching nodes are free: 3 are used by Cluster lab/b, n-6 is cordoned`.
+    /// `2 of 6 matching nodes are free: 3 are used by Cluster b, n-6 is cordoned`. Clusters of other namespaces are not named.
     pub message: String,
     /// Those that are not taken because the size promises more than they have.
     pub too_small: Option<TooSmall>,
@@ -29,15 +32,19 @@ pub struct TooSmall {
     pub message: String,
 }
 
-/// Counts the selected Nodes. `reserved` are free ones that are set aside for a moment, by `<namespace>/<name>` of the
+/// Counts the selected Nodes, for a Cluster of this namespace and UID. `reserved` are free ones that are set aside for a moment, by `<namespace>/<name>` of the
 /// Cluster they are for: they count as used by it.
 pub fn count(
     size: &str,
-    cluster_uid: &str,
+    (namespace, cluster_uid): (&str, &str),
     mut nodes: Vec<(&str, Fitness)>,
     reserved: &BTreeMap<String, i64>,
 ) -> Counted {
     nodes.sort_by(|one, other| one.0.cmp(other.0));
+    let named_here = |cluster: &str| match cluster.split_once('/') {
+        Some((there, name)) if there == namespace => format!("Cluster {name}"),
+        _ => ELSEWHERE.to_owned(),
+    };
     let mut free: i64 = 0;
     let mut used: BTreeMap<String, i64> = BTreeMap::new();
     let (mut hindered, mut small) = (Vec::new(), Vec::new());
@@ -47,7 +54,7 @@ pub fn count(
             Fitness::Used { cluster_uid: uid, .. } if uid == cluster_uid => {
                 *used.entry("this Cluster".to_owned()).or_default() += 1;
             }
-            Fitness::Used { cluster, .. } => *used.entry(format!("Cluster {cluster}")).or_default() += 1,
+            Fitness::Used { cluster, .. } => *used.entry(named_here(cluster)).or_default() += 1,
             Fitness::Hindered(why) => hindered.push(format!("{name} {why}")),
             Fitness::TooSmall(why) => small.push(format!("{name} {why}")),
         }
@@ -56,7 +63,7 @@ pub fn count(
         let set_aside = (*count).min(free);
         free -= set_aside;
         if set_aside > 0 {
-            *used.entry(format!("Cluster {cluster}")).or_default() += set_aside;
+            *used.entry(named_here(cluster)).or_default() += set_aside;
         }
     }
     let too_small = (!small.is_empty()).then(|| TooSmall {
@@ -80,7 +87,7 @@ pub fn count(
     Counted { free, matching, message, too_small }
 }
 
-/// `3 are used by Cluster lab/b`, the greatest users first.
+/// `3 are used by Cluster b`, the greatest users first.
 fn users(used: BTreeMap<String, i64>) -> Vec<String> {
     let mut used: Vec<_> = used.into_iter().collect();
     used.sort_by_key(|(_, count)| std::cmp::Reverse(*count));

@@ -106,7 +106,9 @@ pub fn fitness(spec: &ClusterNodeSpec, candidate: &Candidate) -> Fitness {
             return Fitness::TooSmall(format!("has {has} of {needs} {resource}"));
         }
         // Found by a look at its pods, which the engine makes itself before it takes a Node.
-        Some(Obstacle::Taken { pod, .. }) => return Fitness::Hindered(format!("carries pod {pod}")),
+        Some(Obstacle::Taken { .. } | Obstacle::Crowded(_)) => {
+            return Fitness::Hindered("carries pods of others".to_owned());
+        }
     }
     match clash(spec, node) {
         Some(taint) => Fitness::Hindered(format!("has taint {taint} in the place of the class's")),

@@ -155,7 +155,7 @@ fn used(cluster: &str) -> Fitness {
 
 fn counted(nodes: Vec<(&str, Fitness)>, reserved: &[(&str, i64)]) -> Counted {
     let reserved = reserved.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
-    count("Lab_4", "a-uid", nodes, &reserved)
+    count("Lab_4", ("lab", "a-uid"), nodes, &reserved)
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn the_sentence_says_who_has_them_and_what_is_in_the_way() {
     assert_eq!((found.free, found.matching), (0, 5));
     assert_eq!(
         found.message,
-        "0 of 5 matching nodes are free: 2 are used by Cluster lab/b, 1 is used by this Cluster, n-4 has 0 of 4 \
+        "0 of 5 matching nodes are free: 2 are used by Cluster b, 1 is used by this Cluster, n-4 has 0 of 4 \
          nvidia.com/gpu, n-3 is cordoned"
     );
     let too_small = found.too_small.unwrap();
@@ -188,9 +188,18 @@ fn what_is_set_aside_for_another_cluster_is_not_free() {
     let fit = |name| (name, Fitness::Fit);
     let found = counted(vec![fit("n-1"), fit("n-2"), fit("n-3")], &[("lab/b", 2)]);
     assert_eq!(found.free, 1);
-    assert_eq!(found.message, "1 of 3 matching nodes are free: 2 are used by Cluster lab/b");
+    assert_eq!(found.message, "1 of 3 matching nodes are free: 2 are used by Cluster b");
     let found = counted(vec![fit("n-1")], &[("lab/b", 2), ("lab/c", 1)]);
-    assert_eq!(found.message, "0 of 1 matching nodes are free: 1 is used by Cluster lab/b");
+    assert_eq!(found.message, "0 of 1 matching nodes are free: 1 is used by Cluster b");
+}
+
+#[test]
+fn clusters_of_other_namespaces_are_not_named() {
+    let theirs =
+        |cluster: &str| Fitness::Used { cluster_uid: "theirs".to_owned(), cluster: cluster.to_owned() };
+    let nodes = vec![("n-1", theirs("vision/secret")), ("n-2", Fitness::Fit), ("n-3", theirs("speech/plan"))];
+    let found = counted(nodes, &[("vision/secret", 1)]);
+    assert_eq!(found.message, "0 of 3 matching nodes are free: 3 are used by Clusters of other namespaces");
 }
 
 #[test]
@@ -204,5 +213,5 @@ fn of_many_a_few_are_named() {
     );
     let nodes = ["b", "c", "d", "e", "f"].map(|cluster| (cluster, used(cluster)));
     let found = counted(nodes.to_vec(), &[]);
-    assert!(found.message.ends_with("1 is used by Cluster lab/d, 2 are used by other Clusters"), "{found:?}");
+    assert!(found.message.ends_with("1 is used by Cluster d, 2 are used by other Clusters"), "{found:?}");
 }

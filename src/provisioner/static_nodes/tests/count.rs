@@ -35,7 +35,7 @@ async fn a_node_with_a_pod_of_others_is_passed_over(
     bed.server.put(&stranger("web", "vm-1", change));
     let aside = bed.engine.set_aside(&the_pool(), &node(1).spec, 2).await.unwrap().unwrap();
     assert_eq!(aside.counted.free, if is_in_the_way { 1 } else { 2 });
-    assert_eq!(aside.counted.message.contains("vm-1 carries pod others/web"), is_in_the_way);
+    assert_eq!(aside.counted.message.contains("vm-1 carries pods of others"), is_in_the_way);
     assert_eq!(aside.again_at.is_some(), is_in_the_way, "nothing tells when it goes");
     assert_eq!(bed.taken(&node(1)).await, if is_in_the_way { "vm-2" } else { "vm-1" });
 }
@@ -45,7 +45,7 @@ async fn a_node_is_taken_soon_after_the_pod_of_others_has_gone() {
     let bed = Bed::with(&["vm-1"]).await;
     bed.server.put(&stranger("web", "vm-1", |_| {}));
     let Launched::NoneLeft { message } = bed.ask(&node(1)).await.unwrap() else { panic!("taken") };
-    assert_eq!(message, "0 of 1 matching nodes are free: vm-1 carries pod others/web");
+    assert_eq!(message, "0 of 1 matching nodes are free: vm-1 carries pods of others");
     bed.server.remove::<Pod>("others", "web");
     let supply = bed.engine.count(&the_pool(), &node(1).spec).await.unwrap().unwrap();
     assert_eq!(supply.counted.free, 0, "nobody has told");
@@ -111,7 +111,7 @@ async fn what_is_set_aside_and_not_asked_for_is_free_again() {
     let other = Pool { uid: "other-uid".into(), name: "other".into(), ..the_pool() };
     bed.engine.set_aside(&other, &node(1).spec, 1).await.unwrap();
     let supply = bed.engine.count(&the_pool(), &node(1).spec).await.unwrap().unwrap();
-    assert_eq!(supply.counted.message, "0 of 1 matching nodes are free: 1 is used by Cluster lab/other");
+    assert_eq!(supply.counted.message, "0 of 1 matching nodes are free: 1 is used by Cluster other");
     let until = supply.again_at.unwrap().duration_since(bed.engine.clock.now());
     tokio::time::advance(until.unsigned_abs()).await;
     assert_eq!(bed.counted().await.free, 1);

@@ -73,7 +73,7 @@ async fn a_node_that_another_cluster_took_between_look_and_write_is_left_to_it()
     };
     let (answer, ()) = tokio::join!(asking, meanwhile);
     let Launched::NoneLeft { message } = answer.unwrap() else { panic!("taken twice") };
-    assert!(message.contains("Cluster lab/other"), "{message}");
+    assert!(message.contains("Cluster other"), "{message}");
     assert_eq!(bed.node("vm-1").labels()[node_labels::CLUSTER_UID], "another-uid");
 }
 

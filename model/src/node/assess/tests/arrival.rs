@@ -9,7 +9,7 @@ use trainyard_api::placement::{ToleratedEffect, Toleration, TolerationOperator};
 
 use super::super::*;
 use super::story::*;
-use crate::node::seen::Allocatable;
+use crate::node::{pods::PodId, seen::Allocatable};
 
 #[test]
 fn a_node_comes_is_used_and_goes() {
@@ -49,7 +49,7 @@ fn what_other_pods_take_of_a_node_is_not_there_for_runs() {
     let mut story = new().ready();
     let all = story.status().allocatable.clone().unwrap();
     let of_kubelet = Allocatable { cpu_millis: 100, memory_bytes: GIB, pods: 1, ..Allocatable::default() };
-    story.strangers = Some(Strangers { taken: of_kubelet, with_devices: None });
+    story.strangers = Some(Strangers { taken: of_kubelet, ..Strangers::default() });
     let story = story.look();
     story.is(NodeState::Idle, NodeReason::Ready);
     let left = story.status().allocatable.clone().unwrap();
@@ -64,17 +64,38 @@ fn a_node_whose_accelerators_somebody_has_is_of_no_use_and_given_up_after_half_a
     let devices = BTreeMap::from([("nvidia.com/gpu".to_owned(), 1)]);
     story.strangers = Some(Strangers {
         taken: Allocatable { devices, ..Allocatable::default() },
-        with_devices: Some("dev/notebook".to_owned()),
+        with_devices: Some(PodId::new("dev", "notebook")),
+        ..Strangers::default()
     });
     let mut story = story.look();
     story.is(NodeState::Idle, NodeReason::WaitingForAccelerators);
-    story.says("0 of 1 nvidia.com/gpu are left: pod dev/notebook");
+    story.says("0 of 1 nvidia.com/gpu are left: a pod of another namespace, which is of no run that was given this node,");
     assert_eq!(story.condition(ClusterNodeCondition::Ready), ConditionStatus::False);
     let strangers = story.strangers.take();
     let mut story = story.after(SignedDuration::from_mins(5));
     story.is(NodeState::Idle, NodeReason::Ready);
     story.strangers = strangers;
     let story = story.look().after(SignedDuration::from_mins(30));
+    story.is(NodeState::Unusable, NodeReason::NotUsableInTime);
+}
+
+#[test]
+fn a_node_of_which_others_have_most_is_of_no_use_and_is_not_the_measure_of_its_cluster() {
+    let mut story = new().ready();
+    let all = story.status().allocatable.clone();
+    let greedy = Allocatable { cpu_millis: 5000, pods: 1, ..Allocatable::default() };
+    story.strangers = Some(Strangers {
+        taken: greedy.clone(),
+        of_people: greedy,
+        with_most_cpu: Some(PodId::new("lab", "greedy")),
+        ..Strangers::default()
+    });
+    let story = story.look();
+    story.is(NodeState::Idle, NodeReason::TakenByOthers);
+    story.says("cpu are left: pod greedy, which is of no run that was given this node, is in the way");
+    assert_eq!(story.condition(ClusterNodeCondition::Ready), ConditionStatus::False);
+    assert_eq!(story.status().allocatable, all, "as it was measured when runs could have it");
+    let story = story.after(SignedDuration::from_mins(30));
     story.is(NodeState::Unusable, NodeReason::NotUsableInTime);
 }
 
