@@ -131,15 +131,15 @@ impl Wait {
     /// runs are not for them, and what the engine says may name other Clusters and pods of the owner's namespace.
     pub(crate) fn tell_in(&mut self, reader: &str, owner: &str) {
         match self {
-            Self::BehindReservation { holder } => {
-                if holder.as_ref().is_some_and(|run| run.namespace != reader) {
-                    *holder = None;
-                }
+            Self::BehindReservation { holder }
+                if holder.as_ref().is_some_and(|run| run.namespace != reader) =>
+            {
+                *holder = None;
             }
-            Self::NoFreeMachines { message, .. } | Self::CapacityBackoff { message, .. } => {
-                if reader != owner {
-                    message.clear();
-                }
+            Self::NoFreeMachines { message, .. } | Self::CapacityBackoff { message, .. }
+                if reader != owner =>
+            {
+                message.clear();
             }
             _ => {}
         }

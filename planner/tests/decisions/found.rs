@@ -1,6 +1,7 @@
 //! Machines that are found, and not made: the engine has counted what there is.
 
 use super::*;
+use trainyard_planner::RunReport;
 
 #[rstest]
 #[case::as_many_as_are_free(2, &["request node 1", "request node 2"], None)]
@@ -86,7 +87,7 @@ fn runs_of_other_namespaces_are_told_neither_names_of_others_runs_nor_what_the_e
         world
     };
     let says = |world: &World| -> Vec<String> {
-        world.plan("00:00").report.runs.iter().map(|report| report.message()).collect()
+        world.plan("00:00").report.runs.iter().map(RunReport::message).collect()
     };
     let short = |world: World| world.queued("gang").nodes(2);
     let own = says(&short(cluster().free_machines(0)));
