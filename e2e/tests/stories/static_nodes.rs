@@ -61,7 +61,7 @@ async fn two_clusters_compete_for_a_hall_and_no_machine_is_given_twice() -> Resu
         .await?;
     let message = waiting.status.unwrap().queue.unwrap().message.unwrap();
     let words = "1 of 3 matching nodes are free: 2 are used by Cluster first";
-    assert!(message.ends_with(&words), "{message}");
+    assert!(message.ends_with(words), "{message}");
     assert!(story.nodes_of("second").await?.is_empty(), "half a gang takes nothing");
     // One that needs less takes what is there.
     story.submit(run("single").on("second").lasting("1s")).await?;

@@ -3,6 +3,7 @@
 use trainyard_planner::RunReport;
 
 use super::*;
+use trainyard_planner::RunReport;
 
 #[rstest]
 #[case::as_many_as_are_free(2, &["request node 1", "request node 2"], None)]
