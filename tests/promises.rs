@@ -21,11 +21,12 @@ fn sources(folder: &Path, found: &mut String) {
 /// Names of functions that an attribute of a test stands before.
 fn tests(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    let mut is_test = false;
+    let (mut is_test, mut is_open) = (false, false);
     for line in text.lines().map(str::trim) {
-        if line.starts_with("#[") {
+        if is_open || line.starts_with("#[") {
             let named = ["#[test]", "#[tokio::test", "#[rstest", "#[case", "#[test_case"];
             is_test |= named.iter().any(|one| line.starts_with(one));
+            is_open = !line.ends_with(']');
             continue;
         }
         if let Some((_, after)) = line.split_once("fn ").filter(|_| is_test) {

@@ -51,7 +51,7 @@ async fn what_the_rest_of_a_gang_awaits_no_other_cluster_gets_from_a_process_tha
     let others = node_of_other(1);
     let supply = bed.engine.set_aside(&other_pool(), &others.spec, 1).await.unwrap().unwrap();
     assert_eq!(
-        supply.counted.message, "0 of 4 matching nodes are free: 4 are used by Cluster lab/gpu",
+        supply.counted.message, "0 of 4 matching nodes are free: 4 are used by Cluster gpu",
         "it would not be asked for"
     );
     // Nor is one taken for a ClusterNode that is there already.

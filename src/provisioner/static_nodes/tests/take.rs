@@ -172,7 +172,7 @@ async fn a_node_is_looked_at_once_more_after_it_was_taken() {
     assert_eq!(taken, "vm-2");
     assert_eq!(looks(&bed.node("vm-1")), found);
     let counted = bed.counted().await;
-    assert!(counted.message.contains("vm-1 carries pod others/web"), "{}", counted.message);
+    assert!(counted.message.contains("vm-1 carries pods of others"), "{}", counted.message);
 }
 
 #[tokio::test(start_paused = true)]
