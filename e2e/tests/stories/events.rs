@@ -20,7 +20,7 @@ use trainyard_e2e::stories::{Story, cluster, run};
 
 /// What the first story below leads to: a reason, how the name of what it is about begins, and words of the note.
 const TOLD_AT_ONCE: [(EventReason, &str, &str); 19] = [
-    (Reason::Waiting, "unwanted", "NodesBusy: needs 1 node"),
+    (Reason::Waiting, "unwanted", "ExceedsMaxNodes: needs 2 nodes"),
     (Reason::Held, "unlucky", "its machines were not complete within gangTimeout"),
     (Reason::NodesAllocated, "good", "attempt 1 gets pool-"),
     (Reason::NotAccepted, "nobodys", "serviceaccount \"nobody\" not found"),
@@ -166,12 +166,11 @@ fn shown(events: &[Event]) -> String {
 /// One succeeds, one fails twice, one is cancelled while it waits, one is not kept; then their machine leaves.
 async fn trainings(story: &Story) -> Result<()> {
     story.create_cluster(cluster("pool").max(1).idle_seconds(1)).await?;
-    story.submit(run("good").on("pool").lasting("4s")).await?;
-    story.run_comes_to("good", RunPhase::Running).await?;
-    story.submit(run("unwanted").on("pool")).await?;
+    story.submit(run("good").on("pool").lasting("1s")).await?;
+    story.submit(run("unwanted").on("pool").nodes(2)).await?;
     story
-        .run_shows("unwanted", "to wait for the machine", |status| {
-            status.queue.as_ref().is_some_and(|queue| queue.reason == Some(QueueReason::NodesBusy))
+        .run_shows("unwanted", "to wait in vain", |status| {
+            status.queue.as_ref().is_some_and(|queue| queue.reason == Some(QueueReason::ExceedsMaxNodes))
         })
         .await?;
     story.cancel("unwanted").await?;
@@ -205,7 +204,8 @@ async fn a_stock_out(story: &Story) -> Result<()> {
     };
     let _refusing = story.stage.cloud_refuses(refusal)?;
     story.create_cluster(cluster("sold-out").of_size(size)).await?;
-    story.submit(run("unlucky").on("sold-out").gang_timeout("5s")).await?;
+    // Longer than it takes the cloud to say no, so that there is something to tell.
+    story.submit(run("unlucky").on("sold-out").gang_timeout("30s")).await?;
     story
         .run_shows("unlucky", "to be held", |status| {
             status.queue.as_ref().is_some_and(|queue| queue.reason == Some(QueueReason::CapacityHold))

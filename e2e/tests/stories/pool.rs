@@ -96,12 +96,13 @@ async fn node_of(story: &Story, name: &str) -> Result<String> {
 #[tokio::test]
 async fn initial_nodes_come_with_the_cluster_once_and_leave_when_they_idle() -> Result<()> {
     let story = Story::begin("initial nodes").await?;
-    story.create_cluster(cluster("pool").initial(2).idle_seconds(3)).await?;
+    story.create_cluster(cluster("pool").initial(2).idle_seconds(600)).await?;
     story
         .cluster_shows("pool", "to have two idle nodes", |cluster| {
             cluster.status.as_ref().is_some_and(|status| status.node_state_counts.idle == 2)
         })
         .await?;
+    story.edit_cluster("pool", json!({"scale": {"idleSecondsBeforeScaleDown": 2}})).await?;
     let rested = story.cluster_rests_with("pool", 0).await?.status.context("it has a status")?;
     assert_eq!((rested.last_node_ordinal, rested.initial_nodes_last_ordinal), (2, Some(2)));
     // Whatever else happens to it: they were for the beginning.
@@ -135,10 +136,17 @@ async fn a_cluster_on_hold_starts_nothing_until_it_is_released() -> Result<()> {
 async fn a_frozen_cluster_keeps_what_it_has_asks_for_nothing_and_starts_nothing() -> Result<()> {
     let story = Story::begin("freeze").await?;
     story.create_cluster(cluster("pool").idle_seconds(2)).await?;
-    story.submit(run("working").on("pool").lasting("4s")).await?;
+    story.submit(run("working").on("pool")).await?;
     story.run_comes_to("working", RunPhase::Running).await?;
     story.edit_cluster("pool", json!({"hold": "Freeze"})).await?;
-    story.run_comes_to("working", RunPhase::Completed).await?;
+    story
+        .cluster_shows("pool", "to say that it is frozen", |cluster| {
+            let conditions = cluster.status.as_ref().map(|status| status.conditions.as_slice());
+            conditions.unwrap_or_default().iter().any(|one| one.message.contains("on hold (Freeze)"))
+        })
+        .await?;
+    story.cancel("working").await?;
+    story.run_comes_to("working", RunPhase::Canceled).await?;
     story
         .cluster_shows("pool", "to have an idle node", |cluster| {
             cluster.status.as_ref().is_some_and(|status| status.node_state_counts.idle == 1)
@@ -178,7 +186,7 @@ async fn what_runs_above_a_lowered_maximum_goes_on_to_its_end_when_its_owner_say
     let story = Story::begin("deallocation by default").await?;
     story.create_cluster(cluster("pool").max(2).idle_seconds(600)).await?;
     story.submit(run("long").on("pool")).await?;
-    story.submit(run("short").on("pool").lasting("10s")).await?;
+    story.submit(run("short").on("pool").lasting("15s")).await?;
     for name in ["long", "short"] {
         story.run_comes_to(name, RunPhase::Running).await?;
     }
