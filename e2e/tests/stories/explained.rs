@@ -14,7 +14,7 @@ use trainyard_api::run::Priority;
 use trainyard_api::run_status::{QueueReason, RunPhase};
 use trainyard_api::vm_size::VmSize;
 use trainyard_e2e::controlplane::{Refusal, binary, bring_back_node, lose_node};
-use trainyard_e2e::installation::{CACHE_OF_KUBECTL, kubectl_cache, plugin_binary};
+use trainyard_e2e::installation::{CACHE_OF_KUBECTL, checkout, kubectl_cache, plugin_binary};
 use trainyard_e2e::stories::{Story, cluster, placed_on, run};
 
 /// Somebody with the built-in role `view` in the namespace, at a terminal.
@@ -60,7 +60,9 @@ impl<'a> Person<'a> {
 
     /// What `docs/why.md` says to export for somebody who is asked for help, in a file.
     fn exports(&self) -> Result<String> {
-        let kinds = "clusters.trainyard.dev,clusternodes,runs,vmsizes,provisioningclasses";
+        let page = std::fs::read_to_string(checkout().join("docs/why.md"))?;
+        let shown = page.split_once("exported by\n  `kubectl get ").context("the page shows a command")?.1;
+        let kinds = shown.split_once(" -n ml -o yaml`").context("it exports as YAML")?.0;
         let output = Command::new(binary("kubectl")?)
             .args(["get", kinds, "-o", "yaml", "-n", &self.story.namespace])
             .env("KUBECONFIG", &self.kubeconfig)

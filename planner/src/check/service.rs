@@ -11,7 +11,7 @@ use crate::capacity::Capacity;
 use crate::effect;
 use crate::identity::{NodeName, RunId};
 use crate::report::{RunReport, WaitReason};
-use crate::snapshot::{Lifetime, Machine, Node, QueuedRun, RequestedShare, Snapshot};
+use crate::snapshot::{Lifetime, Machine, Node, Progress, QueuedRun, RequestedShare, Snapshot};
 
 fn allocations(plan: &Plan) -> impl Iterator<Item = (&RunId, i64, &[NodeName], &[Capacity])> {
     plan.all_actions().filter_map(|action| match action {
@@ -126,7 +126,7 @@ pub fn capacity_is_not_exceeded(snapshot: &Snapshot, now: Timestamp, plan: &Plan
             let launched = snapshot
                 .active
                 .iter()
-                .find(|active| active.progress == crate::Progress::Launched && active.nodes.contains(name));
+                .find(|active| active.progress == Progress::Launched && active.nodes.contains(name));
             let shares_it = launched.is_some_and(|active| {
                 node.claims.iter().any(|claim| claim.run == active.id && claim.attempt == active.attempt)
             });
@@ -162,7 +162,7 @@ pub fn first_waiting_run_could_not_start(snapshot: &Snapshot, now: Timestamp, pl
     let occupied: BTreeSet<_> = after
         .active
         .iter()
-        .filter(|active| active.progress > crate::Progress::Allocated)
+        .filter(|active| active.progress > Progress::Allocated)
         .flat_map(|active| &active.nodes)
         .collect();
     let idle = after
@@ -206,7 +206,13 @@ pub fn reservation_is_not_delayed(snapshot: &Snapshot, now: Timestamp, plan: &Pl
         .iter()
         .filter(|node| node.machine != Machine::Gone)
         .map(|node| {
-            let last = node.claims.iter().map(|claim| ends.get(&claim.run).copied().flatten());
+            // A launched attempt is there, whether or not its claim is to be seen.
+            let launched = snapshot
+                .active
+                .iter()
+                .filter(|run| run.progress > Progress::Allocated && run.nodes.contains(&node.name));
+            let tenants = node.claims.iter().map(|claim| &claim.run).chain(launched.map(|run| &run.id));
+            let last = tenants.map(|run| ends.get(run).copied().flatten());
             // `None` is "never known": it is later than any time.
             let free = last.into_iter().try_fold(now, |latest, end| Some(latest.max(end?)));
             (&node.name, free.filter(|_| !is_given_up(node, now) && !cannot_be_replaced(snapshot, node)))

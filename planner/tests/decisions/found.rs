@@ -1,7 +1,5 @@
 //! Machines that are found, and not made: the engine has counted what there is.
 
-use trainyard_planner::RunReport;
-
 use super::*;
 use trainyard_planner::RunReport;
 
