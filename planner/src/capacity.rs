@@ -83,3 +83,35 @@ impl fmt::Display for Capacity {
         self.accelerators.iter().try_for_each(|(name, count)| write!(f, ", {name} {count}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn amount(cpu: i64, memory: i64, pods: i64, gpus: i64) -> Capacity {
+        let accelerators = [("gpu".to_owned(), gpus)].into();
+        Capacity { cpu_millis: cpu, memory_bytes: memory, pods, accelerators }
+    }
+
+    /// One more of each dimension in turn.
+    const STEPS: [[i64; 4]; 4] = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]];
+
+    #[test]
+    fn what_lacks_anything_does_not_hold_it() {
+        let share = amount(2, 2, 2, 2);
+        assert!(share.holds(&share));
+        for [cpu, memory, pods, gpus] in STEPS {
+            let step = amount(cpu, memory, pods, gpus);
+            assert!(!share.minus(&step).holds(&share), "{step:?} less");
+            assert!(share.plus(&step).holds(&share), "{step:?} more");
+        }
+    }
+
+    #[test]
+    fn what_is_something_of_anything_is_not_nothing() {
+        assert!(amount(0, 0, 0, 0).is_zero() && Capacity::default().is_zero());
+        for [cpu, memory, pods, gpus] in STEPS {
+            assert!(!amount(cpu, memory, pods, gpus).is_zero(), "{cpu} {memory} {pods} {gpus}");
+        }
+    }
+}

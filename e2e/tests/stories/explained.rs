@@ -267,13 +267,10 @@ async fn a_user_is_told_why_a_run_waits_for_a_hall_that_is_in_use_and_what_to_do
     story.submit(run("patient").on("vision").nodes(2)).await?;
     waits(&story, "patient", QueueReason::NoFreeMachines).await?;
 
-    let space = &story.namespace;
-    let wait = format!(
-        "NoFreeMachines: needs 2 nodes, the cluster has 0; 0 of 2 matching nodes are free: 2 are used by Cluster {space}/speech"
-    );
+    let wait = "NoFreeMachines: needs 2 nodes, the cluster has 0; 0 of 2 matching nodes are free: 2 are used by Cluster speech";
     let hidden = "You may not list provisioningclasses and vmsizes";
     person
-        .is_told("why patient", &[&wait, "it starts by itself as soon as so many machines are free", hidden])
+        .is_told("why patient", &[wait, "it starts by itself as soon as so many machines are free", hidden])
         .await?;
     let told = person.types("why cluster/vision")?;
     ensure!(told.contains("waits until more machines are free: 2 nodes more wanted"), "{told}");
@@ -287,7 +284,7 @@ async fn a_user_is_told_why_a_run_waits_for_a_hall_that_is_in_use_and_what_to_do
     // Whoever is asked for help sees the same in what the user can export.
     let file = person.exports()?;
     let told = person.types(&format!("why patient -f {file}"))?;
-    ensure!(told.contains(&wait) && !told.contains("asking for"), "{told}");
+    ensure!(told.contains(wait) && !told.contains("asking for"), "{told}");
 
     let lost = placed_on(&holder)[0].clone();
     lose_node(&story.client, &lost).await?;

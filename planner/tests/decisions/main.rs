@@ -108,6 +108,8 @@ fn a_broken_node_takes_its_attempt_with_it(#[case] cause: FailureCause, #[case] 
 #[case::never_written(cluster().max(0).node(1).claimed_by("train").queued("train"), DropBasis::NotAllocated)]
 #[case::outside_the_allocation(
     cluster().node(2).claimed_by("train").node(1).claimed_by("train").active("train", &[2]), DropBasis::NotAllocated)]
+#[case::of_an_attempt_before(
+    cluster().node(2).claim("train", 2, gpus(4)).node(1).claimed_by("train").second_attempt("train", &[2]), DropBasis::PodsGone)]
 #[case::unknown(cluster().node(1).claimed_by("train"), DropBasis::RunGone)]
 fn claims_that_nothing_explains_are_dropped(#[case] world: World, #[case] basis: DropBasis) {
     let drop = Action::DropClaim { node: node_name(1), run: run_id("train"), attempt: 1, basis };
@@ -230,6 +232,22 @@ fn a_missing_class_is_said_and_stops_nothing_that_runs() {
 }
 
 #[test]
+fn nodes_that_leave_are_not_counted_on_where_none_can_be_asked_for() {
+    let world = cluster().growth_blocked().node(1).node(2).retired(RetireReason::Lost).released();
+    let plan = world.queued("gang").nodes(2).plan("00:02");
+    assert_eq!(reason(&plan, "gang"), WaitReason::GrowthBlocked);
+}
+
+#[test]
+fn what_is_to_be_asked_for_later_is_part_of_what_is_wanted() {
+    // Room for two, and one more when n-1 is gone.
+    let world = cluster().max(3).node(1).retired(RetireReason::Idle).released().queued("gang").nodes(3);
+    let plan = world.plan("00:02");
+    assert_eq!(told(&plan), [""; 0]);
+    assert_eq!(plan.report.pool.target_nodes, 3);
+}
+
+#[test]
 fn high_goes_before_normal_before_low() {
     let plan = cluster().queued("low").low().queued("normal").queued("high").high().max(1).plan("00:01");
     let order: Vec<_> = plan.report.runs.iter().map(|report| report.run.name.as_str()).collect();
@@ -255,6 +273,27 @@ fn an_attempt_that_is_over_frees_nothing_before_its_pods_are_gone() {
             .iter()
             .all(|action| !matches!(action, Action::Directive { .. }))
     );
+}
+
+#[rstest]
+#[case::launched(cluster().active("train", &[7]), "tell team/train attempt 1: Requeue (NodeLost")]
+#[case::not_launched(cluster().active("train", &[7]).not_launched(), "tell team/train attempt 1: Stop (Withdrawn)")]
+fn nothing_runs_on_a_node_of_which_nothing_is_known(#[case] world: World, #[case] expected: &str) {
+    assert!(told(&world.plan("00:01"))[0].starts_with(expected), "{:?}", told(&world.plan("00:01")));
+}
+
+#[test]
+fn the_claim_of_an_attempt_before_lets_no_attempt_start() {
+    let world = cluster().node(1).claimed_by("train").second_attempt("train", &[1]).not_launched();
+    assert_eq!(told(&world.plan("00:01"))[0], "tell team/train attempt 2: Stop (Withdrawn)");
+}
+
+#[rstest]
+#[case::that_served(cluster().node(1), RetireReason::Lost)]
+#[case::that_never_came(cluster().node(1).coming("00:00"), RetireReason::Failed)]
+fn a_machine_that_is_gone_under_a_claim(#[case] world: World, #[case] expected: RetireReason) {
+    let world = world.gone().claimed_by("train").active("train", &[1]).not_launched();
+    assert!(told(&world.plan("00:01")).contains(&format!("retire n-1: {expected:?}")));
 }
 
 #[test]
@@ -308,6 +347,28 @@ fn the_minimum_calls_back_nodes_that_are_about_to_leave(
     #[case] expected: &[&str],
 ) {
     assert_eq!(told(&world.min(minimum).plan("00:02")), expected);
+}
+
+#[test]
+fn silent_nodes_leave_on_their_timer_and_the_minimum_stays() {
+    let world = cluster().min(1).node(1).not_ready_since("00:01").node(2).not_ready_since("00:01");
+    assert_eq!(told(&world.plan("00:10")), ["retire n-1: Idle", "release n-1"]);
+}
+
+#[test]
+fn who_leaves_for_being_silent_makes_room_for_one_that_was_about_to_leave_in_the_same_plan() {
+    let world = cluster().max(1).node(1).not_ready_since("00:01").node(2).retired(RetireReason::Idle);
+    let plan = world.queued("train").plan("00:10");
+    assert!(told(&plan).contains(&"start team/train attempt 1 on n-2".to_owned()), "{plan}");
+}
+
+#[test]
+fn no_machine_is_expected_to_have_more_than_those_that_came() {
+    let world = || cluster().queued("train").part(gpus(4)).node(1).of(gpus(3)).idle_since("00:01");
+    let plan = world().plan("00:02");
+    assert_eq!((told(&plan), reason(&plan, "train")), (Vec::new(), WaitReason::ExceedsNodeSize));
+    let comes = world().coming("00:01").plan("00:02");
+    assert_eq!(reason(&comes, "train"), WaitReason::NodesComing, "only what is there was measured");
 }
 
 #[test]

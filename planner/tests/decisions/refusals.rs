@@ -66,6 +66,87 @@ fn a_machine_that_comes_after_a_refusal_ends_its_memory() {
 }
 
 #[test]
+fn each_cause_is_counted_for_itself() {
+    let quota = Backoff {
+        cause: FailureCause::Quota,
+        zone: None,
+        count: 3,
+        until: at("12:30"),
+        message: String::new(),
+    };
+    let world = cluster().backoff(quota).node(1).coming("11:59").failed(FailureCause::StockOut, "12:00");
+    let counts = world.plan("12:00").report.pool.backoff.into_iter().map(|entry| (entry.cause, entry.count));
+    assert_eq!(counts.collect::<Vec<_>>(), [(FailureCause::StockOut, 1), (FailureCause::Quota, 3)]);
+}
+
+#[test]
+fn an_hour_after_its_end_a_refusal_is_forgotten() {
+    let refused = Backoff {
+        cause: FailureCause::StockOut,
+        zone: None,
+        count: 3,
+        until: at("11:00"),
+        message: String::new(),
+    };
+    let known_at = |time: &str| cluster().backoff(refused.clone()).plan(time).report.pool.backoff.len();
+    assert_eq!([known_at("11:59:59"), known_at("12:00")], [1, 0]);
+    let counted = cluster().free_machines(1).backoff(refused.clone());
+    assert_eq!(
+        counted.plan("11:59").report.pool.backoff,
+        [],
+        "where there is a count it says what can be had"
+    );
+}
+
+/// A refusal at 12:00, as it is remembered, and a machine asked for then or later in a zone.
+#[rstest]
+#[case::with_the_refused_one_it_proves_nothing("12:00", "a", 1)]
+#[case::afterwards_it_does("12:00:01", "a", 0)]
+#[case::but_not_of_another_zone("12:00:01", "b", 1)]
+fn a_machine_that_comes_proves_what_can_be_had(
+    #[case] requested: &str,
+    #[case] zone: &str,
+    #[case] left: usize,
+) {
+    let world = || cluster().zones(&["a", "b"]).zone("a");
+    let refused = world().node(1).coming("11:59").in_zone("a").failed(FailureCause::StockOut, "12:00");
+    let [entry] = &refused.plan("12:00").report.pool.backoff[..] else { panic!("one refusal") };
+    assert_eq!(entry.zone, Some(Zone("a".into())));
+    let mut world = world().backoff(entry.clone()).node(2).in_zone(zone);
+    (world.0.nodes[0].requested_at, world.0.nodes[0].first_ready) = (at(requested), Some(at("12:03")));
+    assert_eq!(world.plan("12:04").report.pool.backoff.len(), left);
+}
+
+#[test]
+fn a_refusal_everywhere_is_disproved_by_a_machine_anywhere() {
+    let quota = Backoff {
+        cause: FailureCause::Quota,
+        zone: None,
+        count: 1,
+        until: at("12:10"),
+        message: String::new(),
+    };
+    let mut world = cluster().zones(&["a", "b"]).zone("a").backoff(quota).node(1).in_zone("a");
+    (world.0.nodes[0].requested_at, world.0.nodes[0].first_ready) = (at("12:02"), Some(at("12:03")));
+    assert_eq!(world.plan("12:04").report.pool.backoff, []);
+}
+
+#[test]
+fn the_end_of_one_refusal_hides_no_later_one() {
+    let refused = |zone: &str, until: &str| Backoff {
+        cause: FailureCause::StockOut,
+        zone: Some(Zone(zone.into())),
+        count: 1,
+        until: at(until),
+        message: String::new(),
+    };
+    let world = cluster().zones(&["b", "a"]).backoff(refused("a", "12:00")).backoff(refused("b", "12:05"));
+    let plan = world.queued("train").plan("12:00");
+    assert_eq!(told(&plan), ["request node 1 in zone a"]);
+    assert_eq!(plan.wake_at, Some(at("12:05")), "then b would be asked");
+}
+
+#[test]
 fn a_full_zone_does_not_close_another() {
     let refused = Backoff {
         cause: FailureCause::StockOut,

@@ -2,7 +2,9 @@
 
 use crate::fixture::{World, at, cluster, gpus, minutes, run_id};
 use jiff::{SignedDuration, Timestamp};
-use trainyard_planner::{Plan, RetireReason, RunReport, WaitReason};
+use trainyard_planner::{Action, FailureCause, Plan, RetireReason, RunReport, WaitReason};
+
+use super::working;
 
 fn report<'a>(plan: &'a Plan, run: &str) -> &'a RunReport {
     plan.report.runs.iter().find(|report| report.run == run_id(run)).unwrap()
@@ -151,4 +153,84 @@ fn and_an_instant_later_because_both_end_at_the_same_time_then() {
 #[test]
 fn what_has_been_overtaken_is_not_overtaken_again() {
     assert_eq!(one_end_moves().plan("12:31").wake_at, None);
+}
+
+fn starts(plan: &Plan, run: &str) -> bool {
+    plan.actions.iter().any(|action| matches!(action, Action::Allocate { run: who, .. } if who.name == run))
+}
+
+#[test]
+fn what_is_broken_is_waited_for_by_nobody_where_no_machine_can_be_asked_for() {
+    let world = working(cluster(), &["works"]).until("13:00").growth_blocked();
+    let world = world.node(2).node(3).failed(FailureCause::Unusable, "11:00");
+    let plan = world.queued("gang").nodes(2).queued("short").ends_within(minutes(30)).plan("12:00");
+    assert!(starts(&plan, "short"), "{plan}");
+    assert_eq!(report(&plan, "gang").estimated_start, Some(at("13:00")), "not when n-3 is gone");
+}
+
+#[test]
+fn a_launched_run_has_its_node_until_it_ends_though_its_claim_is_not_to_be_seen() {
+    let world = cluster().node(1).active("works", &[1]).until("13:00").node(2).queued("gang").nodes(2);
+    let world = world.queued("short").ends_within(minutes(30)).queued("long").ends_within(minutes(90)).max(2);
+    let plan = world.plan("12:00");
+    assert!(starts(&plan, "short") && !starts(&plan, "long"), "{plan}");
+    assert_eq!(report(&plan, "gang").estimated_start, Some(at("13:00")));
+}
+
+/// n-1 works until 13:00, n-2 boots, and a gang waits for both.
+fn a_gang_waits_for_one_that_works_and_one_that_boots() -> World {
+    working(cluster().max(2), &["works"]).until("13:00").node(2).coming("11:59").queued("gang").nodes(2)
+}
+
+#[test]
+fn a_part_of_a_machine_on_its_way_is_no_sooner_there_either() {
+    let within = |limit| {
+        a_gang_waits_for_one_that_works_and_one_that_boots().queued("part").part(gpus(1)).ends_within(limit)
+    };
+    let reason = |limit| report(&within(limit).plan("12:00"), "part").reason();
+    assert_eq!(reason(minutes(30)), WaitReason::NodesComing, "booted by 12:20 and over by 12:50");
+    assert_eq!(reason(minutes(50)), WaitReason::BehindInQueue);
+}
+
+#[test]
+fn who_may_use_a_reserved_machine_that_boots_may_do_so_as_long_as_there_is_time_to_boot() {
+    let world = a_gang_waits_for_one_that_works_and_one_that_boots().queued("short").ends_within(minutes(30));
+    let plan = world.plan("12:00");
+    assert_eq!(report(&plan, "short").reason(), WaitReason::NodesComing);
+    assert_eq!(plan.wake_at, Some(at("12:10")), "20 minutes to boot, 30 to work");
+}
+
+#[test]
+fn who_uses_nothing_that_is_reserved_has_no_time_to_look_at() {
+    let world = working(cluster().max(2), &["works"]).until("13:00").node(2).coming("11:59");
+    let world = world
+        .queued("half")
+        .part(gpus(2))
+        .queued("gang")
+        .queued("other-half")
+        .part(gpus(2))
+        .ends_within(minutes(30));
+    let plan = world.plan("12:00");
+    let reasons = ["half", "gang", "other-half"].map(|run| report(&plan, run).reason());
+    assert_eq!(reasons, [WaitReason::NodesComing, WaitReason::NodesBusy, WaitReason::NodesComing]);
+    assert_eq!(plan.wake_at, None);
+}
+
+/// n-1 has 4: one is free from the start, one from 12:30 and two from 14:00.
+#[test]
+fn a_part_is_waited_for_until_it_is_free_and_not_until_all_is() {
+    let world = cluster().max(1).node(1).claim("small", 1, gpus(1)).claim("large", 1, gpus(2));
+    let world = world.active("small", &[1]).until("12:30").active("large", &[1]).until("14:00");
+    let plan = world.queued("train").part(gpus(2)).plan("12:00");
+    assert_eq!(report(&plan, "train").estimated_start, Some(at("12:30")));
+}
+
+#[test]
+fn a_machine_that_is_to_be_emptied_takes_no_new_part() {
+    let half = |world: World, run: &str, ordinal, end| {
+        world.node(ordinal).claim(run, 1, gpus(2)).active(run, &[ordinal]).until(end)
+    };
+    let world = half(half(cluster().max(1), "sooner", 1, "13:00"), "later", 2, "14:00");
+    let plan = world.queued("train").part(gpus(2)).plan("12:00");
+    assert!(plan.to_string().contains("start team/train attempt 1 on n-2 "), "{plan}");
 }
