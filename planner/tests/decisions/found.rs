@@ -62,7 +62,14 @@ fn nobody_counts_on_a_lost_machine_that_is_kept_from_use() {
         assert!(told(&plan).iter().any(|told| told.starts_with("start team/small")), "{:?}", told(&plan));
         let gang = &plan.report.runs.iter().find(|run| run.run.name == "gang").unwrap();
         assert_eq!(gang.wait.reason(), WaitReason::NoFreeMachines, "{:?}", gang.wait);
+        assert!(gang.message().starts_with("needs 4 nodes, the cluster has 3;"), "{}", gang.message());
     }
+}
+
+#[test]
+fn a_machine_that_cannot_be_used_is_given_back_and_found_anew() {
+    let world = cluster().max(2).free_machines(0).node(1).node(2).failed(FailureCause::Unusable, "11:00");
+    assert_eq!(reason(&world.queued("gang").nodes(2).plan("12:00"), "gang"), WaitReason::NodesLeaving);
 }
 
 #[test]

@@ -276,10 +276,10 @@ fn an_attempt_that_is_over_frees_nothing_before_its_pods_are_gone() {
 }
 
 #[rstest]
-#[case::launched(cluster().active("train", &[7]), "tell team/train attempt 1: Requeue (NodeLost")]
+#[case::launched(cluster().active("train", &[7]), "tell team/train attempt 1: Requeue (NodeLost, n-7)")]
 #[case::not_launched(cluster().active("train", &[7]).not_launched(), "tell team/train attempt 1: Stop (Withdrawn)")]
 fn nothing_runs_on_a_node_of_which_nothing_is_known(#[case] world: World, #[case] expected: &str) {
-    assert!(told(&world.plan("00:01"))[0].starts_with(expected), "{:?}", told(&world.plan("00:01")));
+    assert_eq!(told(&world.plan("00:01"))[0], expected);
 }
 
 #[test]
@@ -347,6 +347,14 @@ fn the_minimum_calls_back_nodes_that_are_about_to_leave(
     #[case] expected: &[&str],
 ) {
     assert_eq!(told(&world.min(minimum).plan("00:02")), expected);
+}
+
+#[test]
+fn what_a_cluster_begins_with_is_remembered_once_it_is_there() {
+    let remembered = |world: World| world.plan("00:01").report.pool.initial_last_ordinal;
+    assert_eq!(remembered(cluster().node(1)), None, "nothing to begin with");
+    assert_eq!(remembered(cluster().beginning_with(2).node(1)), None);
+    assert_eq!(remembered(cluster().beginning_with(2).node(1).node(2)), Some(2));
 }
 
 #[test]

@@ -234,3 +234,17 @@ fn a_machine_that_is_to_be_emptied_takes_no_new_part() {
     let plan = world.queued("train").part(gpus(2)).plan("12:00");
     assert!(plan.to_string().contains("start team/train attempt 1 on n-2 "), "{plan}");
 }
+
+#[test]
+fn of_two_equal_parts_the_one_that_is_over_is_given_back() {
+    let world = cluster().max(1).node(1).claim("works", 1, gpus(2)).claim("over", 1, gpus(2));
+    let world = world.active("works", &[1]).until("13:00").ended("over", 1).queued("train");
+    assert_eq!(report(&world.plan("12:00"), "train").estimated_start, Some(at("13:00")));
+}
+
+#[test]
+fn nobody_is_let_in_before_the_end_of_a_run_that_has_not_begun_and_whose_user_promised_nothing() {
+    let world = cluster().max(2).node(1).node(2).claimed_by("begins").active("begins", &[2]).not_launched();
+    let plan = world.queued("gang").nodes(2).queued("short").ends_within(minutes(30)).plan("12:00");
+    assert_eq!(report(&plan, "short").reason(), WaitReason::BehindReservation, "{plan}");
+}
