@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use trainyard_api::cluster::{Cluster, ClusterErrorCode};
@@ -27,7 +28,7 @@ use super::caches::entry;
 use super::execute::rehearse_allocation;
 use super::memory::Newest;
 use super::refused::{Trial, Written};
-use super::{Context, earliest, tenancy};
+use super::{CONCURRENT_WRITES, Context, earliest, tenancy};
 use crate::kubernetes::apply;
 use crate::kubernetes::error::{Error, Verb};
 use crate::kubernetes::key::ObjectKey;
@@ -246,9 +247,16 @@ const REHEARSE_AGAIN: SignedDuration = SignedDuration::from_secs(2);
 async fn rehearse(context: &Context, snapshot: &Snapshot, runs: &[Arc<LightRun>]) {
     let now = context.clock.now();
     let due = snapshot.queued.iter().filter(|run| context.refused.trial(&run.id, now) == Trial::Rehearse);
-    for queued in due {
-        let Some(run) = runs.iter().find(|run| run.id.uid == queued.id.uid) else { continue };
-        match rehearse_allocation(context, run, queued.next_attempt).await {
+    let rehearsals: Vec<_> = due
+        .filter_map(|queued| {
+            let run = runs.iter().find(|run| run.id.uid == queued.id.uid)?;
+            Some(async move { (run, rehearse_allocation(context, run, queued.next_attempt).await) })
+        })
+        .collect();
+    // Together: a policy that refuses many must keep nobody else waiting.
+    let mut answers = stream::iter(rehearsals).buffer_unordered(CONCURRENT_WRITES);
+    while let Some((run, answer)) = answers.next().await {
+        match answer {
             Ok(()) => context.refused.note_rehearsal(&run.id),
             Err(error) => {
                 context.refused.note(&run.id, Written::Allocation, Err(&error), context.clock.now());
