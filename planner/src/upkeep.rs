@@ -52,9 +52,7 @@ fn broken_member<'r>(world: &World, run: &'r ActiveRun) -> Option<(&'r NodeName,
             Some(at) => {
                 let state = &world.nodes[at];
                 let retired = state.retired.filter(|reason| reason.is_final());
-                // Deleted by hand it waits for its runs, unless somebody then does not want to wait.
-                let broken = breakdown(state.node).filter(|reason| *reason != RetireReason::Deleted);
-                match broken.or(removal(world, name)).or(retired)? {
+                match does_not_wait(world, state.node).or(retired)? {
                     RetireReason::Preempted => DirectiveReason::NodePreempted,
                     RetireReason::Removed => DirectiveReason::NodeRemoved,
                     RetireReason::Unusable => DirectiveReason::NodeUnusable,
@@ -135,15 +133,19 @@ pub(crate) fn retire_broken(world: &mut World) {
         if state.released || (state.is_gone() && state.tenants.is_empty()) {
             continue;
         }
-        let broken = breakdown(state.node).filter(|reason| *reason != RetireReason::Deleted);
-        let reason = broken.or_else(|| removal(world, &state.node.name)).or_else(|| breakdown(state.node));
-        let reason = match reason {
+        let reason = match does_not_wait(world, state.node).or_else(|| breakdown(state.node)) {
             Some(reason) if may_be_marked(state.retired, reason) => reason,
             None if deleting && state.retired.is_none() => RetireReason::ClusterDeleted,
             _ => continue,
         };
         world.retire(at, reason);
     }
+}
+
+/// Why a node goes whatever runs on it. Deleted by hand it waits for its runs, unless somebody then does not want to wait.
+fn does_not_wait(world: &World, node: &Node) -> Option<RetireReason> {
+    let broken = breakdown(node).filter(|reason| *reason != RetireReason::Deleted);
+    broken.or_else(|| removal(world, &node.name))
 }
 
 /// A final mark stays, but for one: a node that was deleted by hand waits for its runs, and may be removed from them.
