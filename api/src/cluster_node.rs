@@ -17,13 +17,11 @@ use crate::placement::{Taint, Toleration};
 use crate::schema;
 use crate::vm_size::{Accelerator, SIZE_NAME_PATTERN, VmSizeSpec};
 
+mod engine;
 mod reason;
 
-pub use reason::NodeReason;
-
-mod engine;
-
 pub use engine::{CapacityType, Engine, KarpenterNode, StaticNode};
+pub use reason::NodeReason;
 
 const INSTEAD: &str = "a ClusterNode is written by trainyard only; delete it to have the machine replaced";
 
