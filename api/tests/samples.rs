@@ -15,6 +15,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use trainyard_api::{Cluster, ClusterNode, Experiment, ProvisioningClass, Run, VmSize, all_crds};
 
+mod documents;
+
+use documents::yaml_blocks;
+
 const OURS: &str = "trainyard.dev/v1alpha1";
 
 fn root() -> PathBuf {
@@ -32,28 +36,6 @@ fn files_below(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
             found.push(path);
         }
     }
-}
-
-/// The text between "```yaml" and "```", with its first line's number.
-fn yaml_blocks(text: &str) -> Vec<(usize, String)> {
-    let (mut blocks, mut open): (Vec<(usize, String)>, bool) = (Vec::new(), false);
-    for (at, line) in text.lines().enumerate() {
-        match (open, line.trim()) {
-            (false, "```yaml") => {
-                open = true;
-                blocks.push((at + 2, String::new()));
-            }
-            (true, "```") => open = false,
-            (true, _) => {
-                let block = &mut blocks.last_mut().unwrap().1;
-                block.push_str(line);
-                block.push('\n');
-            }
-            (false, _) => {}
-        }
-    }
-    assert!(!open, "a block of YAML has no end");
-    blocks
 }
 
 /// Every document of ours with the place it stands at.

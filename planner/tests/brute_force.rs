@@ -8,6 +8,7 @@
 //! `PROPTEST_CASES=100000 cargo test -p trainyard-planner --test brute_force` looks at more of the larger worlds.
 #![allow(clippy::unwrap_used)]
 
+mod cases;
 #[allow(dead_code, reason = "`decisions` uses all of it")]
 mod fixture;
 mod tiny;
@@ -18,7 +19,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 use trainyard_planner::{Action, Priority, plan};
 
-use fixture::cases;
+use cases::cases;
 use tiny::reference::{Outcome, allowed};
 use tiny::{Node, Run, Standing, World, busy, node, now, run};
 

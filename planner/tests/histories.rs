@@ -3,6 +3,7 @@
 //! wanted is reached and kept.
 #![allow(clippy::unwrap_used)]
 
+mod cases;
 #[allow(dead_code, reason = "`decisions` uses all of it")]
 mod fixture;
 mod world;
@@ -14,7 +15,8 @@ use trainyard_planner::{
     Removal, RemovalKind, Snapshot, Stock, Wait, Zone, check, plan,
 };
 
-use fixture::{at, cases};
+use cases::cases;
+use fixture::at;
 use world::World;
 use world::executor::Executor;
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod arbitrary;
+mod cases;
 #[allow(dead_code, reason = "`decisions` uses all of it")]
 mod fixture;
 
@@ -10,7 +11,7 @@ use proptest::prelude::*;
 use trainyard_planner::{RequestedShare, check, plan};
 
 use arbitrary::{now, snapshot};
-use fixture::cases;
+use cases::cases;
 
 proptest! {
     #![proptest_config(cases(1_000))]

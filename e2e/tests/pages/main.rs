@@ -6,6 +6,8 @@
     reason = "this talks to real processes in real time; the clock rule is for the operator"
 )]
 
+#[path = "../../../api/tests/documents/mod.rs"]
+mod documents;
 mod others;
 mod readme;
 mod shell;

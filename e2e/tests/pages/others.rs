@@ -7,8 +7,9 @@ use serde_json::Value;
 use trainyard_e2e::controlplane::{ControlPlane, Options};
 use trainyard_e2e::installation::checkout;
 
+use crate::documents::yaml_blocks;
 use crate::readme::targets_of_make;
-use crate::shell::{commands, page, shell, shell_in, yaml_blocks};
+use crate::shell::{commands, page, shell, shell_in};
 
 /// Whose commands are run, or read, by whom. A page that begins to show commands has to be added here.
 const SHOWN: [(&str, usize); 7] = [

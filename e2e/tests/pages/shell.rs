@@ -37,27 +37,6 @@ pub fn commands(markdown: &str) -> Vec<String> {
     found
 }
 
-/// The text of a page's `yaml` blocks, with the number of each one's first line.
-pub fn yaml_blocks(markdown: &str) -> Vec<(usize, String)> {
-    let mut inside = false;
-    let mut found: Vec<(usize, String)> = Vec::new();
-    for (at, line) in markdown.lines().enumerate() {
-        match (line.trim(), found.last_mut()) {
-            ("```yaml", _) => {
-                inside = true;
-                found.push((at + 2, String::new()));
-            }
-            ("```", _) => inside = false,
-            (_, Some((_, block))) if inside => {
-                block.push_str(line);
-                block.push('\n');
-            }
-            _ => {}
-        }
-    }
-    found
-}
-
 /// Runs a command as a person in the checkout would, with the control plane's kubectl and helm first in the path.
 pub fn shell(plane: &ControlPlane, command: &str) -> Result<String> {
     shell_in(&checkout(), plane, command)

@@ -176,13 +176,7 @@ fn what_runs_before_it_take_is_not_free_for_a_gang_that_stands_aside() {
 /// That they are free does not say that they serve: the last ones did not.
 #[test]
 fn a_back_off_that_is_no_stock_out_is_waited_out_whatever_is_free() {
-    let unusable = Backoff {
-        cause: FailureCause::Unusable,
-        zone: None,
-        count: 3,
-        until: at("12:24"),
-        message: String::new(),
-    };
+    let unusable = refusal(FailureCause::Unusable, None, 3, "12:24");
     let world = cluster().max(4).free_machines(2).backoff(unusable).queued("gang").nodes(2);
     let world = standing_aside(world);
     let plan = world.plan("12:12");

@@ -31,6 +31,17 @@ fn working(world: World, runs: &[&str]) -> World {
         .fold(world, |world, (ordinal, run)| world.node(ordinal).claimed_by(run).active(run, &[ordinal]))
 }
 
+/// As the Cluster remembers it, until then.
+fn refusal(cause: FailureCause, zone: Option<&str>, count: i64, until: &str) -> Backoff {
+    Backoff {
+        cause,
+        zone: zone.map(|zone| Zone(zone.into())),
+        count,
+        until: at(until),
+        message: String::new(),
+    }
+}
+
 #[rstest]
 #[case::never_ready_nodes_are_no_place_to_start(cluster().node(1).coming("00:01"), &[])]
 #[case::silent_nodes_are_no_place_to_start(cluster().node(1).not_ready_since("00:01"), &[])]

@@ -14,7 +14,7 @@ fn refusals_are_waited_out_longer_and_longer(
     #[case] seconds: i64,
 ) {
     // The entry before is as old as it can be without being forgotten.
-    let known = Backoff { cause, zone: None, count: count - 1, until: at("11:30"), message: String::new() };
+    let known = refusal(cause, None, count - 1, "11:30");
     let mut world = cluster().node(1).coming("11:59").failed(cause, "12:00").queued("train");
     if count > 1 {
         world = world.backoff(known);
@@ -51,13 +51,7 @@ fn a_machine_that_served_and_was_lost_is_no_refusal() {
 
 #[test]
 fn a_machine_that_comes_after_a_refusal_ends_its_memory() {
-    let refused = || Backoff {
-        cause: FailureCause::StockOut,
-        zone: None,
-        count: 3,
-        until: at("12:04"),
-        message: String::new(),
-    };
+    let refused = || refusal(FailureCause::StockOut, None, 3, "12:04");
     let asked_before = cluster().backoff(refused()).node(1).idle_since("12:03").plan("12:03");
     assert_eq!(asked_before.report.pool.backoff.len(), 1);
     let mut world = cluster().backoff(refused()).node(1).idle_since("12:04");
@@ -67,13 +61,7 @@ fn a_machine_that_comes_after_a_refusal_ends_its_memory() {
 
 #[test]
 fn each_cause_is_counted_for_itself() {
-    let quota = Backoff {
-        cause: FailureCause::Quota,
-        zone: None,
-        count: 3,
-        until: at("12:30"),
-        message: String::new(),
-    };
+    let quota = refusal(FailureCause::Quota, None, 3, "12:30");
     let world = cluster().backoff(quota).node(1).coming("11:59").failed(FailureCause::StockOut, "12:00");
     let counts = world.plan("12:00").report.pool.backoff.into_iter().map(|entry| (entry.cause, entry.count));
     assert_eq!(counts.collect::<Vec<_>>(), [(FailureCause::StockOut, 1), (FailureCause::Quota, 3)]);
@@ -81,13 +69,7 @@ fn each_cause_is_counted_for_itself() {
 
 #[test]
 fn an_hour_after_its_end_a_refusal_is_forgotten() {
-    let refused = Backoff {
-        cause: FailureCause::StockOut,
-        zone: None,
-        count: 3,
-        until: at("11:00"),
-        message: String::new(),
-    };
+    let refused = refusal(FailureCause::StockOut, None, 3, "11:00");
     let known_at = |time: &str| cluster().backoff(refused.clone()).plan(time).report.pool.backoff.len();
     assert_eq!([known_at("11:59:59"), known_at("12:00")], [1, 0]);
     let counted = cluster().free_machines(1).backoff(refused.clone());
@@ -119,13 +101,7 @@ fn a_machine_that_comes_proves_what_can_be_had(
 
 #[test]
 fn a_refusal_everywhere_is_disproved_by_a_machine_anywhere() {
-    let quota = Backoff {
-        cause: FailureCause::Quota,
-        zone: None,
-        count: 1,
-        until: at("12:10"),
-        message: String::new(),
-    };
+    let quota = refusal(FailureCause::Quota, None, 1, "12:10");
     let mut world = cluster().zones(&["a", "b"]).zone("a").backoff(quota).node(1).in_zone("a");
     (world.0.nodes[0].requested_at, world.0.nodes[0].first_ready) = (at("12:02"), Some(at("12:03")));
     assert_eq!(world.plan("12:04").report.pool.backoff, []);
@@ -133,13 +109,7 @@ fn a_refusal_everywhere_is_disproved_by_a_machine_anywhere() {
 
 #[test]
 fn the_end_of_one_refusal_hides_no_later_one() {
-    let refused = |zone: &str, until: &str| Backoff {
-        cause: FailureCause::StockOut,
-        zone: Some(Zone(zone.into())),
-        count: 1,
-        until: at(until),
-        message: String::new(),
-    };
+    let refused = |zone: &str, until: &str| refusal(FailureCause::StockOut, Some(zone), 1, until);
     let world = cluster().zones(&["b", "a"]).backoff(refused("a", "12:00")).backoff(refused("b", "12:05"));
     let plan = world.queued("train").plan("12:00");
     assert_eq!(told(&plan), ["request node 1 in zone a"]);
@@ -148,13 +118,7 @@ fn the_end_of_one_refusal_hides_no_later_one() {
 
 #[test]
 fn a_full_zone_does_not_close_another() {
-    let refused = Backoff {
-        cause: FailureCause::StockOut,
-        zone: Some(Zone("a".into())),
-        count: 1,
-        until: at("12:05"),
-        message: String::new(),
-    };
+    let refused = refusal(FailureCause::StockOut, Some("a"), 1, "12:05");
     let world = cluster().zones(&["a", "b"]).backoff(refused).queued("train");
     assert_eq!(told(&world.plan("12:00")), ["request node 1 in zone b"]);
     let bound = world.zone("a").node(1).in_zone("a").claimed_by("other").active("other", &[1]);
@@ -164,13 +128,7 @@ fn a_full_zone_does_not_close_another() {
 
 #[test]
 fn a_zone_that_is_refused_binds_nobody_once_its_last_node_leaves() {
-    let refused = Backoff {
-        cause: FailureCause::StockOut,
-        zone: Some(Zone("a".into())),
-        count: 1,
-        until: at("12:05"),
-        message: String::new(),
-    };
+    let refused = refusal(FailureCause::StockOut, Some("a"), 1, "12:05");
     // One of three came, and is idle for long: in the plan that lets it go, the others are asked for elsewhere.
     let world = cluster().zones(&["a", "b"]).zone("a").backoff(refused).beginning_with(3);
     let world = world.node(1).in_zone("a").idle_since("11:00");
@@ -184,13 +142,7 @@ fn a_zone_that_is_refused_binds_nobody_once_its_last_node_leaves() {
 /// As it is after a restart: the engine's words are not stored with the back-off.
 #[test]
 fn a_refusal_without_words_ends_no_sentence_with_a_colon() {
-    let backoff = Backoff {
-        cause: FailureCause::StockOut,
-        zone: None,
-        count: 1,
-        until: at("00:03"),
-        message: String::new(),
-    };
+    let backoff = refusal(FailureCause::StockOut, None, 1, "00:03");
     let plan = cluster().min(1).backoff(backoff).queued("train").plan("00:02");
     let told = plan.to_string();
     assert!(told.contains("asked again at"), "{told}");
@@ -204,13 +156,7 @@ fn a_refusal_without_words_ends_no_sentence_with_a_colon() {
 
 #[test]
 fn a_refusal_is_the_reason_only_of_runs_that_lack_machines() {
-    let refused = Backoff {
-        cause: FailureCause::StockOut,
-        zone: None,
-        count: 1,
-        until: at("12:05"),
-        message: String::new(),
-    };
+    let refused = refusal(FailureCause::StockOut, None, 1, "12:05");
     let plan =
         cluster().backoff(refused).node(1).coming("11:59").queued("first").queued("second").plan("12:00");
     let reasons = ["first", "second"].map(|run| reason(&plan, run));

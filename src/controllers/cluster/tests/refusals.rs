@@ -63,10 +63,15 @@ async fn a_run_whose_status_nobody_may_write_keeps_no_other_run_waiting() {
     assert_eq!(world.cluster().status.unwrap_or_default().last_node_ordinal, 2, "{}", world.shown());
     assert!(world.nodes().is_empty(), "{}", world.shown());
 
+    starts_once_it_is_healed(&world).await;
+}
+
+/// Whoever refuses refuses no more: the run starts, and succeeds at its first attempt.
+async fn starts_once_it_is_healed(world: &World) {
     world.server.heal();
     tokio::time::sleep(Duration::from_mins(5)).await;
     world.until_done().await;
-    assert_eq!(causes(&world, "barred"), [AttemptCause::Succeeded]);
+    assert_eq!(causes(world, "barred"), [AttemptCause::Succeeded]);
 }
 
 /// A world with two idle nodes, and `barred`, the first in the queue, about to be given them: the first that is ever written of
@@ -100,10 +105,7 @@ async fn a_run_whose_allocation_is_the_first_that_is_refused_gives_its_machines_
     assert!(world.nodes().is_empty() && claimings(&world, "barred") == 2, "{}", world.shown());
     assert_eq!(world.cluster().status.unwrap_or_default().last_node_ordinal, 2);
 
-    world.server.heal();
-    tokio::time::sleep(Duration::from_mins(5)).await;
-    world.until_done().await;
-    assert_eq!(causes(&world, "barred"), [AttemptCause::Succeeded]);
+    starts_once_it_is_healed(&world).await;
     world.until_empty().await;
 }
 
@@ -126,10 +128,7 @@ async fn a_run_of_which_only_the_allocation_is_refused_is_not_given_machines_aga
         world.server.count(&Matching::writes().resource("runs/status").name("barred").rehearsal(true));
     assert!((8..=20).contains(&asked), "asked {asked} times in an hour");
 
-    world.server.heal();
-    tokio::time::sleep(Duration::from_mins(5)).await;
-    world.until_done().await;
-    assert_eq!(causes(&world, "barred"), [AttemptCause::Succeeded]);
+    starts_once_it_is_healed(&world).await;
     world.until_empty().await;
 }
 

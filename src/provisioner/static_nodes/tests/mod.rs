@@ -78,6 +78,12 @@ impl Bed {
         bed
     }
 
+    /// The engine of another process, which is at work at the same time.
+    async fn another_process(&self) -> Arc<Static> {
+        let mut tasks = self.tasks.lock().await;
+        started(&self.server, "other", &mut tasks).await
+    }
+
     /// The process dies, and another one starts.
     async fn crashed(self) -> Self {
         let Self { server, engine, recounted, tasks } = self;

@@ -92,10 +92,7 @@ async fn a_write_whose_answer_was_lost_is_found_again() {
 #[tokio::test(start_paused = true)]
 async fn of_two_processes_that_take_for_one_node_one_gives_back() {
     let bed = Bed::with(&["vm-1", "vm-2"]).await;
-    let other = {
-        let mut tasks = bed.tasks.lock().await;
-        started(&bed.server, "other", &mut tasks).await
-    };
+    let other = bed.another_process().await;
     let found = looks(&bed.node("vm-1"));
     // The first process has looked for a machine of the node, found none, and sleeps before it takes one.
     let gate =
@@ -245,10 +242,7 @@ async fn a_conflict_while_a_node_is_given_back_makes_it_nobody_s_machine(#[case]
 #[tokio::test(start_paused = true)]
 async fn a_process_that_slept_before_its_second_look_gives_back_nothing() {
     let bed = Bed::with(&["vm-1", "vm-2"]).await;
-    let other = {
-        let mut tasks = bed.tasks.lock().await;
-        started(&bed.server, "other", &mut tasks).await
-    };
+    let other = bed.another_process().await;
     let gate = bed.server.pause(patches().agent("engine"), When::After);
     let asked = node(1);
     let meanwhile = async {
